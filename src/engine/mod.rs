@@ -1,0 +1,22 @@
+//! The engine: everything that is decided, and nothing that is done. No I/O, no async, no clock, no randomness.
+//!
+//! The front door is [`decide::decide`]: a profile, the events that wait for it, and an instant go in; a [`decide::Decision`]
+//! comes out. The daemon, rule tests, `explain`, `simulate` and the property tests all call that one function, so what an
+//! operator tests is what runs.
+//!
+//! One concept is one file, in operator words:
+//!
+//! - facts: [`event`], [`profile`] (the one row), `absorb`, [`features`], [`consent`], [`money`], [`time`]
+//! - meaning: [`rule`] (the compiled files), [`verdict`] (truth with an expiry), [`source`] (is the shop quiet, or are we blind?)
+//! - what the shop gives and takes: [`points`], [`tier`], [`benefit`]
+//! - decisions: [`run`] (a rule's run for one profile), [`gate`] (THE ordered list), [`decide`], [`action`] (what comes out)
+
+pub mod action;
+pub mod decide;
+pub mod event;
+pub mod gate;
+pub mod money;
+pub mod profile;
+pub mod rule;
+pub mod time;
+pub mod verdict;
