@@ -302,12 +302,23 @@ pub enum StepState {
     #[default]
     Waiting,
     /// The action happened.
-    Acted { at: Timestamp },
+    Acted {
+        at: Timestamp,
+    },
     /// A message is under way or has ended: the tries in channel order, the last one current.
-    Sent { tries: Vec<Try>, notice: Option<Notice> },
-    Skipped { at: Timestamp, because: Name },
+    Sent {
+        tries: Vec<Try>,
+        notice: Option<Notice>,
+    },
+    Skipped {
+        at: Timestamp,
+        because: Name,
+    },
     /// Ended without effect: dropped by a gate, expired, refused everywhere, failed.
-    Ended { at: Timestamp, because: Name },
+    Ended {
+        at: Timestamp,
+        because: Name,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]

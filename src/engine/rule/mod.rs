@@ -200,11 +200,7 @@ pub struct Active {
 #[derive(Debug)]
 pub enum Trigger {
     When(Condition),
-    Event {
-        event: Name,
-        filter: Option<Condition>,
-        key: Option<Expr>,
-    },
+    Event { event: Name, filter: Option<Condition>, key: Option<Expr> },
     At(At),
 }
 
@@ -244,7 +240,10 @@ impl MaxEntries {
 pub enum Reentry {
     Never,
     /// May start again that long after the start of the run before, at most `max` times in a lifetime.
-    After { after: Span, max: Option<u32> },
+    After {
+        after: Span,
+        max: Option<u32>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -294,7 +293,10 @@ pub enum AtDays {
     /// First day of each range of a calendar.
     Calendar(Name),
     /// A timestamp feature, moved by a span (negative: before).
-    Moment { name: Name, offset: Span },
+    Moment {
+        name: Name,
+        offset: Span,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -466,7 +468,10 @@ pub struct ZonePolicy {
 pub enum ConsentBasis {
     Always,
     /// The basis required, and countries where another suffices.
-    Recorded { basis: Name, countries: BTreeMap<Name, Name> },
+    Recorded {
+        basis: Name,
+        countries: BTreeMap<Name, Name>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -624,7 +629,10 @@ pub struct PointClass {
 pub enum Expiry {
     Never,
     /// That long after activation, rounded up to the end of the month if `month_end` (in the shop's zone).
-    Rolling { span: Span, month_end: bool },
+    Rolling {
+        span: Span,
+        month_end: bool,
+    },
     /// That long after the last active event.
     Inactivity(Span),
 }
@@ -645,7 +653,10 @@ pub struct Earn {
 pub enum EarnAmount {
     Fixed(i64),
     /// Points per so much money of the event's `total`, rounded down.
-    Rate { points: i64, per: Money },
+    Rate {
+        points: i64,
+        per: Money,
+    },
 }
 
 #[derive(Debug, Clone)]
