@@ -1,3 +1,23 @@
 //! Rekindle: rules in YAML over user state decide who gets which message, penalty or benefit, and when.
+//!
+//! # Code map
+//!
+//! Core by noun, shell by verb. Inside the pure engine one concept is one file, in the words operators use; outside it one
+//! process step is one module. A layer uses only layers before it, and services never use each other: they meet in tables
+//! (`tests/it/tidy.rs` holds both).
+//!
+//! | layer | module | what it is |
+//! |---|---|---|
+//! | pure | [`engine`] | facts, rules, verdicts, gates, and the front door [`engine::decide`]: no I/O, no clock, no chance |
+//! | pure | `message` | template + profile + locale -> content |
+//! | pure | `simulate` | a timeline through the same front door: rule tests, `explain`, `simulate` |
+//! | ports | `store`, `channel` | tables; the ways out |
+//! | ports | `rulebook`, `clock`, `settings`, `telemetry` | rule files on disk; the only clock; the system administrator's file; logs |
+//! | services | `ingest`, `evaluate`, `dispatch` | events in; claim, decide, commit; claim, gates, intent, send, result |
+//! | shell | [`cli`] | one file per command; `main` only calls it |
+//!
+//! An event and a timer differ only in why a profile is due: an event makes its profile due now, every decision says when the
+//! profile is due next, and `evaluate` is the loop that takes what is due. Nothing scans the population.
 
+pub mod cli;
 pub mod engine;

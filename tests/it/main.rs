@@ -1,1 +1,3 @@
+//! The one integration binary: stories and facts of a real year, the store, the command line, and the tidiness of the sources.
 
+mod cli;

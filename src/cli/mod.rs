@@ -1,0 +1,62 @@
+//! The command line: one file per command, dispatched here. What a command does lives in the layers below; a command reads its
+//! arguments, calls them, prints, and says how it ended.
+
+use std::process;
+
+use clap::{Parser, Subcommand};
+
+/// Rules in YAML over user state decide who gets which message, penalty or benefit, and when.
+#[derive(Debug, Parser)]
+#[command(name = "rekindle", version, max_term_width = 110, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be asked of Rekindle. The first line of each help says the task in the operator's words.
+#[derive(Debug, Subcommand)]
+pub enum Command {}
+
+/// How a command ended, for scripts: 0 fine, 1 a finding (a failed check or test), 2 could not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitCode {
+    Fine,
+    Finding,
+    CouldNotRun,
+}
+
+impl From<ExitCode> for process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        process::ExitCode::from(match code {
+            ExitCode::Fine => 0,
+            ExitCode::Finding => 1,
+            ExitCode::CouldNotRun => 2,
+        })
+    }
+}
+
+/// How a command prints its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one JSON document on standard output.
+    Json,
+}
+
+/// Parses the command line, runs the command and reports its error, if any, on standard error.
+pub async fn main() -> ExitCode {
+    // clap prints help, and usage errors with exit code 2
+    match run(Cli::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::CouldNotRun
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {}
+}
