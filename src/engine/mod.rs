@@ -12,6 +12,7 @@
 //! - decisions: [`run`] (a rule's run for one profile), [`gate`] (THE ordered list), [`decide`], [`action`] (what comes out)
 
 pub mod action;
+pub mod consent;
 pub mod decide;
 pub mod event;
 pub mod gate;

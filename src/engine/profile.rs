@@ -51,6 +51,8 @@ pub struct Profile {
     // -- what the engine did
     pub rules: BTreeMap<Name, RuleMemory>,
     pub runs: Vec<Run>,
+    /// Events that would have started a run, had the rule not been held, paused or its source quiet.
+    pub waiting: Vec<WaitingEntry>,
     /// Why something that is due does not happen now, and until when.
     pub holds: Vec<Hold>,
     /// One per message that may count against a cap.
@@ -276,6 +278,17 @@ pub struct Run {
     pub steps: Vec<StepState>,
     /// Set once the run has ended and only `on_exit` steps remain (they follow the others in `steps`).
     pub ended: Option<RunOutcome>,
+}
+
+/// An entry that waits: the event is kept, and starts its run when the rule admits people again (or nothing, once it is older than
+/// `policy.time.lateness.start`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct WaitingEntry {
+    pub rule: Name,
+    pub key: Name,
+    /// Properties of the event, as JSON text.
+    pub event: Arc<str>,
+    pub occurred_at: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -446,6 +446,8 @@ pub struct Policy {
     pub max_late: BTreeMap<Category, MaxLate>,
     pub holdout: Option<Holdout>,
     pub default_priority: u8,
+    /// `priority.one_marketing_send_per` in exact milliseconds: the gate `priority`, a cap of one over all marketing.
+    pub one_marketing_send_ms: Option<i64>,
     pub caps: Vec<Cap>,
     pub quiet_hours: Vec<QuietHours>,
     pub on_block: OnBlock,

@@ -38,6 +38,8 @@ pub struct World {
     /// Spans in which the activity source was quiet, sorted; the last may be open (`FOREVER`).
     pub quiet: Vec<(Timestamp, Timestamp)>,
     pub profiles: u64,
+    /// Coupon name to the face value (minor units) already reserved in this calendar month of the shop's zone.
+    pub budgets: BTreeMap<Name, i64>,
     /// Rule tests: nobody is held out unless asked.
     pub holdout_off: bool,
     /// Rule tests with `holdout: true`: everybody is held out.
@@ -81,4 +83,6 @@ pub struct Decision {
     pub entries: Vec<Entry>,
     /// Rules entered (the brake counts them), with the instant.
     pub entered: Vec<(Name, Timestamp)>,
+    /// Coupon name, instant and face value (minor units) reserved from its monthly budget.
+    pub budget_used: Vec<(Name, Timestamp, i64)>,
 }
