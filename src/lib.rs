@@ -20,4 +20,6 @@
 //! profile is due next, and `evaluate` is the loop that takes what is due. Nothing scans the population.
 
 pub mod cli;
+pub mod clock;
 pub mod engine;
+pub mod store;

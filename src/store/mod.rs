@@ -1,0 +1,525 @@
+//! Where everything that matters is kept. [`Store`] is the one door to it: batch operations, cut by what the services need, so that
+//! SQLite (embedded) and PostgreSQL (many workers) can both stand behind it.
+//!
+//! What each operation promises:
+//! - **one commit, whole or not at all**: an operation over a batch commits each *profile's* share whole or not at all and answers for
+//!   each; no share depends on another profile, so a database that spreads profiles over machines may commit them one by one (SQLite
+//!   commits the batch at once);
+//! - **fenced**: what was claimed is written back only under the version and the claim epoch it was claimed with; the loser gets
+//!   [`Committed::Conflict`] and decides again;
+//! - **durable when answered**: events, decisions, send-intents, pauses and rule sets are on disk when the call returns.
+//!
+//! What it deliberately does not do: it decides nothing. When something is due, which state a message goes to at the gates, what
+//! an event means: all of that comes in from the pure engine. The one thing it knows of messages is [`merge`], the listed ways in
+//! which late results change a state.
+//!
+//! **An acknowledged event is applied exactly once** without a unique index on ids that clients choose (such an index costs three
+//! quarters of the rate of ingestion). The store remembers in memory the ids that came in since some *edge* instant (bounded in
+//! number; forgetting the oldest moves the edge; after a start the edge is the latest `received_at` on record). An event that
+//! occurred after the edge and is not remembered is new, because nothing is received before it occurred. An event that occurred
+//! at or before the edge is looked up among its person's stored events. What this cannot see is a copy that claims another time of
+//! occurrence *and* comes after its original has been forgotten.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::engine::action::{Channel, Entry, ExposureRecord, Message, MessageId, MessageState, Outcome, Posting, PostingKind, What};
+use crate::engine::decide::{Decision, Pause, World};
+use crate::engine::event::Event;
+use crate::engine::profile::{Name, Profile};
+use crate::engine::time::{MINUTE_MS, Timestamp};
+
+/// A profile or message claimed more often than this without a result is poison: its claimer sets it aside instead of trying again.
+/// Claims are counted when they are made, so that what kills the process is counted too.
+pub const CLAIMS_MAX: u32 = 3;
+
+/// A gap between heartbeats longer than this is downtime: nobody was there to warn anybody.
+pub const HEARTBEAT_GAP_MS: i64 = 5 * MINUTE_MS;
+
+/// Why the store did not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else changed it meanwhile: read again, decide again.
+    #[error("{0} was changed meanwhile by somebody else")]
+    Conflict(String),
+    /// The database does not answer, or answers with an error of its own; trying again may help.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// What is stored cannot be read. The row is named so that an operator can look at it.
+    #[error("`{table}.{column}` of {key} cannot be read: {detail}")]
+    Corrupt { table: &'static str, column: &'static str, key: String, detail: String },
+    /// Another process has this database open.
+    #[error("the database `{}` is in use by another process{}: stop that one first, or give this one a database of its own", path.display(), holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked { path: PathBuf, holder: Option<u32> },
+    /// The disk (or the database's own size limit) is full. Nothing of the operation was kept.
+    #[error("the disk of the database `{}` is full: nothing of this step was kept, nothing earlier is lost; free some space, then go on", path.display())]
+    Full { path: PathBuf },
+    /// Cannot be opened at all: no directory, no permission, not a database.
+    #[error("cannot open the database `{}`: {reason}", path.display())]
+    Open { path: PathBuf, reason: String },
+    /// Made by a newer program.
+    #[error("the database `{}` has schema {found}, this program knows only up to {known}: use the newer program", path.display())]
+    Newer { path: PathBuf, found: i64, known: i64 },
+}
+
+/// A profile's own number, given once. Not an identity: those are looked up in the identity table and may change hands in a merge.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ProfileId(pub i64);
+
+/// Number of a stored event: events of one profile are numbered in the order in which they were acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct EventSeq(pub i64);
+
+/// By what a sender knows a person.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Identity {
+    User(Name),
+    Anonymous(Name),
+}
+
+// -------------------------------------------------------------------------------------------------------------- events
+
+/// An event on its way in.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub identity: Identity,
+    pub event: Event,
+    /// Counts as the person being there: kept in the hourly counts of its source, from which quiet spans are told.
+    pub active: bool,
+}
+
+/// What became of a batch of events. All of them are durable: a duplicate is acknowledged like its original.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Appended {
+    pub new: u64,
+    pub duplicates: u64,
+    pub profiles_created: u64,
+}
+
+// ----------------------------------------------------------------------------------------------------------- decisions
+
+/// What fences a claimed profile: goes back with the commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    pub profile: ProfileId,
+    pub epoch: i64,
+    pub version: i64,
+    /// The newest event that the claim handed out; later ones wait for the next look.
+    pub upto: EventSeq,
+}
+
+/// A due profile with all it takes to decide.
+#[derive(Clone, Debug)]
+pub struct ClaimedProfile {
+    pub claim: Claim,
+    pub profile: Profile,
+    /// Everything that waits, in the order of acknowledgement.
+    pub events: Vec<Event>,
+    /// The instant it was due.
+    pub due_at: Timestamp,
+    /// This claim included; above [`CLAIMS_MAX`] it is poison: quarantine it without looking.
+    pub claims: u32,
+}
+
+/// What [`Store::claim_due`] found.
+#[derive(Clone, Debug, Default)]
+pub struct DueProfiles {
+    pub profiles: Vec<ClaimedProfile>,
+    /// Set aside because their row cannot be read; the others go on.
+    pub corrupt: Vec<(ProfileId, StoreError)>,
+}
+
+/// A decision to be written: the profile's new row and everything that goes with it.
+#[derive(Debug)]
+pub struct DecisionCommit {
+    pub claim: Claim,
+    pub decision: Decision,
+    /// Version of the rule set that decided: stands on every entry.
+    pub rules_version: u64,
+}
+
+/// Whether a profile's share of a batch was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Committed {
+    Committed,
+    /// Not written: the row was changed meanwhile, the claim is no longer ours, or (send-intents) a fact waits to be absorbed first.
+    Conflict,
+}
+
+impl Committed {
+    pub fn is_committed(self) -> bool {
+        self == Committed::Committed
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ messages
+
+/// The due messages of one person, claimed together, with the state that the gates ask.
+#[derive(Clone, Debug)]
+pub struct ClaimedMessages {
+    pub profile_id: ProfileId,
+    /// The profile's version as read: goes back with the intent.
+    pub version: i64,
+    pub profile: Profile,
+    /// By (due_at, id).
+    pub messages: Vec<ClaimedMessage>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ClaimedMessage {
+    /// `due_at` is the present one (a hold moves it).
+    pub message: Message,
+    pub epoch: i64,
+    /// This claim included; above [`CLAIMS_MAX`] it is poison: end it as dead.
+    pub claims: u32,
+    /// Attempts begun so far.
+    pub attempts: u32,
+    /// When the first attempt began; the retry schedule's age is counted from here.
+    pub first_attempt_at: Option<Timestamp>,
+}
+
+/// What the gates said about the claimed messages of one person.
+#[derive(Debug)]
+pub struct IntentCommit {
+    pub profile_id: ProfileId,
+    /// As claimed.
+    pub version: i64,
+    /// The profile's new row; none: unchanged.
+    pub profile: Option<Profile>,
+    /// The profile is due then at the latest (a hold's end, the next look); none: unchanged.
+    pub due_at: Option<Timestamp>,
+    pub messages: Vec<MessageIntent>,
+    /// The engine's own events that `profile` has absorbed already (`coupon_issued`).
+    pub own_events: Vec<Event>,
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+pub struct MessageIntent {
+    pub message: MessageId,
+    pub epoch: i64,
+    pub step: IntentStep,
+}
+
+/// The next state of a leased message.
+#[derive(Debug)]
+pub enum IntentStep {
+    /// To `sending`, with attempt number `attempts + 1`: from here on a byte may leave.
+    Send { at: Timestamp },
+    /// Back to `queued`, due at `until` (its deadline at the latest).
+    Hold { until: Timestamp, because: Arc<str> },
+    /// To `blocked`, `expired`, `cancelled` or `dead`.
+    End {
+        state: MessageState,
+        because: Arc<str>,
+        /// The engine's event of it (`message_blocked` ...): makes the profile due if its run waits for that outcome.
+        event: Option<(Outcome, Event)>,
+    },
+}
+
+/// What became of an attempt, or what a provider reports later.
+#[derive(Clone, Debug)]
+pub struct MessageResult {
+    pub message: MessageId,
+    /// The claim's epoch for a worker's own result; none for a provider's report, which needs no claim.
+    pub epoch: Option<i64>,
+    pub at: Timestamp,
+    pub kind: ResultKind,
+    pub provider_id: Option<String>,
+    /// The provider's answer in its own words, for people.
+    pub detail: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum ResultKind {
+    /// A fact about the message, with the engine's event of it (`message_accepted` ...): appended if the fact is new.
+    Outcome(Outcome, Event),
+    /// Definitely not taken, but may be later: `sending` (or `unknown`, where the channel deduplicates) back to `queued`.
+    Retry { until: Timestamp },
+    /// The worker lets go of it untried: `leased` back to `queued`.
+    Release,
+}
+
+/// What a result changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recorded {
+    /// The state afterwards; none if no such message exists.
+    pub state: Option<MessageState>,
+    /// The fact was new: its event is appended.
+    pub new: bool,
+    /// The profile is due because of it.
+    pub woke: bool,
+}
+
+/// The state after `outcome` is learned about a message in `state`; none if it changes nothing. These are all the ways in which a
+/// result may change a state (I6), so that results may come late, twice and in any order: `delivered` before `accepted` ends as
+/// `delivered`, nothing that a provider said afterwards is undone by our own doubt.
+pub fn merge(state: MessageState, outcome: Outcome) -> Option<MessageState> {
+    use MessageState as S;
+    match (state, outcome) {
+        (S::Sending | S::Unknown, Outcome::Accepted) => Some(S::Accepted),
+        (S::Sending | S::Unknown | S::Accepted, Outcome::Delivered | Outcome::Opened | Outcome::Clicked) => Some(S::Delivered),
+        (S::Sending | S::Unknown | S::Accepted | S::Delivered, Outcome::Bounced) => Some(S::Bounced),
+        (S::Sending, Outcome::Unknown) => Some(S::Unknown),
+        (S::Sending, Outcome::Failed) => Some(S::Failed),
+        (S::Sending, Outcome::Dead) => Some(S::Dead),
+        _ => None,
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------- rules, world
+
+/// A rule set going live.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub version: u64,
+    pub at: Timestamp,
+    pub by: String,
+    pub why: String,
+    /// Path within the rules directory, and text: kept by hash, so that runs finish on their version after a restart.
+    pub texts: Vec<(String, String)>,
+    pub rules: Vec<PublishedRule>,
+    /// Where a `when` is new or changed everybody is looked at once, spread evenly over so many milliseconds (0: at once).
+    pub spread_ms: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct PublishedRule {
+    pub id: Name,
+    pub when_hash: u32,
+    pub hash: u64,
+}
+
+/// What a publication changed.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Published {
+    pub new: Vec<Name>,
+    pub when_changed: Vec<Name>,
+    /// Text changed, `when` not.
+    pub changed: Vec<Name>,
+    pub removed: Vec<Name>,
+    /// Profiles made due for their first look.
+    pub made_due: u64,
+}
+
+/// What a pause is about.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PauseScope {
+    All,
+    Rule(Name),
+    Channel(Channel),
+    Tag(Name),
+}
+
+/// The world as the store knows it, and the generation of what forbids: an intent decided under an older generation is refused.
+#[derive(Clone, Debug)]
+pub struct WorldView {
+    pub world: Arc<World>,
+    pub generation: i64,
+}
+
+/// Active events of one source in one hour (of occurrence).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SourceHour {
+    pub source: Name,
+    /// First instant of the hour.
+    pub hour: Timestamp,
+    pub events: u64,
+}
+
+// --------------------------------------------------------------------------------------------------------------- reads
+
+/// A profile as it stands, read without a claim.
+#[derive(Clone, Debug)]
+pub struct StoredProfile {
+    pub id: ProfileId,
+    pub version: i64,
+    pub profile: Profile,
+    /// `FOREVER`: only an event.
+    pub due_at: Timestamp,
+    /// Acknowledged and not absorbed yet.
+    pub waiting: Vec<Event>,
+    /// Set aside since then, and why.
+    pub quarantined: Option<(Timestamp, String)>,
+}
+
+/// Everything that is on record about one person, each in order of time.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// By (occurred_at, id); the flag tells whether it has been absorbed.
+    pub events: Vec<(Event, bool)>,
+    pub postings: Vec<Posting>,
+    pub entries: Vec<EntryRow>,
+    pub messages: Vec<MessageRow>,
+    pub exposures: Vec<ExposureRecord>,
+}
+
+/// A line of the decision log as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EntryRow {
+    pub seq: i64,
+    pub profile: ProfileId,
+    pub rules_version: u64,
+    pub entry: Entry,
+}
+
+/// A message as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MessageRow {
+    pub profile: ProfileId,
+    pub message: Message,
+    pub state: MessageState,
+    /// Why it waits or ended, if somebody said so.
+    pub because: Option<Arc<str>>,
+    /// The instant of the latest change of state.
+    pub changed_at: Timestamp,
+    /// Every outcome known: a sum of [`Outcome::bit`].
+    pub outcomes: u16,
+    pub attempts: Vec<Attempt>,
+}
+
+/// One try at a provider: append-only evidence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    pub number: u32,
+    pub worker: Name,
+    pub started_at: Timestamp,
+    /// None: the result was never recorded.
+    pub ended_at: Option<Timestamp>,
+    /// `accepted`, `failed`, `unknown`, `retry` ...
+    pub outcome: Option<Name>,
+    pub provider_id: Option<String>,
+    pub detail: Option<String>,
+}
+
+/// Sums for summaries, over everything on record.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Counts {
+    pub profiles: u64,
+    pub quarantined: u64,
+    pub events: u64,
+    /// (rule, step, what, outcome): lines of the decision log; the outcome is that of `ended` and `result`, else empty.
+    pub entries: BTreeMap<(Name, Name, What, Name), u64>,
+    /// (rule, step, channel, state): messages.
+    pub messages: BTreeMap<(Name, Name, Channel, MessageState), u64>,
+    /// (kind, class): postings and the sum of their points.
+    pub postings: BTreeMap<(PostingKind, Name), (u64, i64)>,
+    /// (rule, held out): runs.
+    pub exposures: BTreeMap<(Name, bool), u64>,
+    pub attempts: u64,
+}
+
+/// The store: see the module's documentation for what its operations promise. All instants come from the caller.
+#[async_trait]
+pub trait Store: Send + Sync {
+    // -- facts come in
+
+    /// Appends events, each exactly once per (source, id), creating profiles for identities not seen before. Their profiles are
+    /// due at the event's received instant. Durable when it returns: then the sender may be told so.
+    async fn append_events(&self, events: Vec<NewEvent>) -> Result<Appended, StoreError>;
+
+    // -- evaluate
+
+    /// Claims up to `limit` profiles that are due at `now`, the longest due first.
+    async fn claim_due(&self, now: Timestamp, limit: usize, worker: &str) -> Result<DueProfiles, StoreError>;
+
+    /// Writes decisions: new row and due instant, messages (once per dedupe key), cancellations of what is still queued or leased,
+    /// postings, exposures, own events (absorbed already), log entries, entries for the brake, coupon budgets. Ends the claims,
+    /// those that conflict too (their profiles stay due). The answers stand in the order of the batch.
+    async fn commit_decisions(&self, batch: Vec<DecisionCommit>) -> Result<Vec<Committed>, StoreError>;
+
+    /// Gives claimed profiles back unlooked at (shutdown): they stay due, and the claim does not count.
+    async fn release_profiles(&self, claims: Vec<Claim>) -> Result<(), StoreError>;
+
+    /// Sets claimed profiles aside, with the reason: never due again until [`Store::reinstate`]; their events wait.
+    async fn quarantine(&self, at: Timestamp, profiles: Vec<(Claim, String)>) -> Result<(), StoreError>;
+
+    /// Makes these profiles due at `at` at the latest, out of quarantine too.
+    async fn reinstate(&self, at: Timestamp, profiles: Vec<ProfileId>) -> Result<(), StoreError>;
+
+    /// Makes everybody due once, spread evenly over `spread_ms` from `at` on (after a release, a resume, a repaired source).
+    async fn make_all_due(&self, at: Timestamp, spread_ms: i64) -> Result<u64, StoreError>;
+
+    /// Entries per rule since an instant (in whole minutes, rounded so that none is missed): what the brake counts.
+    async fn entries_since(&self, since: Timestamp) -> Result<BTreeMap<Name, u64>, StoreError>;
+
+    // -- dispatch
+
+    /// Claims up to `limit` messages that are due at `now`, grouped by person. Left out while their profile is itself due or set
+    /// aside: facts come before messages.
+    async fn claim_messages(&self, now: Timestamp, limit: usize, worker: &str) -> Result<Vec<ClaimedMessages>, StoreError>;
+
+    /// What an earlier life of this worker left in `sending`: nobody knows whether it went out. Claims nothing new: record a result
+    /// ([`Outcome::Unknown`], or a retry on a channel that deduplicates) under the epoch given.
+    async fn interrupted(&self) -> Result<Vec<ClaimedMessages>, StoreError>;
+
+    /// Writes the gates' answers. A person's share conflicts if the row's version changed, a claim is no longer ours, a fact waits to be
+    /// absorbed (the profile is then due at once), the profile is due, or something was paused since `generation` ([`WorldView`]).
+    /// After a conflict the messages are queued again, untouched.
+    async fn commit_intents(&self, now: Timestamp, generation: i64, batch: Vec<IntentCommit>) -> Result<Vec<Committed>, StoreError>;
+
+    /// Records what became of attempts, and what providers report. Never refuses evidence: a result that may not change the state
+    /// any more still ends its attempt.
+    async fn record_results(&self, batch: Vec<MessageResult>) -> Result<Vec<Recorded>, StoreError>;
+
+    // -- rules and operators
+
+    /// Puts a rule set live; whoever must have a first look becomes due.
+    async fn publish_rules(&self, publication: Publication) -> Result<Published, StoreError>;
+
+    /// The version live now, if any.
+    async fn current_version(&self) -> Result<Option<u64>, StoreError>;
+
+    /// The texts of a version, by path; none if it was never live here.
+    async fn texts_of(&self, version: u64) -> Result<Option<Vec<(String, String)>>, StoreError>;
+
+    /// The world; budgets are what was used since `month_start` (first instant of the month in the shop's zone). Cheap: answered
+    /// from memory while nothing in it changed.
+    async fn world(&self, month_start: Timestamp) -> Result<WorldView, StoreError>;
+
+    /// Pauses, or resumes (`None`). `by` is written to the rule's history.
+    async fn set_pause(&self, at: Timestamp, scope: PauseScope, pause: Option<Pause>, by: &str) -> Result<(), StoreError>;
+
+    /// Puts a rule on hold by its brake, or releases it (`None`).
+    async fn set_hold(&self, at: Timestamp, rule: &str, hold: Option<Pause>, by: &str) -> Result<(), StoreError>;
+
+    /// Notes that this worker is alive; a gap since anybody's latest heartbeat longer than [`HEARTBEAT_GAP_MS`] becomes downtime.
+    async fn heartbeat(&self, worker: &str, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Hourly counts of active events from `since` on.
+    async fn source_hours(&self, since: Timestamp) -> Result<Vec<SourceHour>, StoreError>;
+
+    /// Writes when the activity source was quiet: `until` may be `FOREVER` (still quiet) and is replaced when the span ends.
+    async fn record_quiet(&self, from: Timestamp, until: Timestamp) -> Result<(), StoreError>;
+
+    // -- reads
+
+    /// The smallest instant at which a profile or a queued message is due: where a virtual clock jumps to. None: nothing ever.
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// The name this database was first opened under.
+    async fn environment(&self) -> Result<String, StoreError>;
+
+    async fn find_profile(&self, identity: &Identity) -> Result<Option<ProfileId>, StoreError>;
+
+    async fn profile(&self, id: ProfileId) -> Result<Option<StoredProfile>, StoreError>;
+
+    /// Profiles after `after` by id, up to `limit`: for walking over everybody.
+    async fn profiles(&self, after: Option<ProfileId>, limit: usize) -> Result<Vec<StoredProfile>, StoreError>;
+
+    async fn history(&self, id: ProfileId) -> Result<History, StoreError>;
+
+    /// Messages by id, in no order; unknown ids are left out.
+    async fn messages(&self, ids: &[MessageId]) -> Result<Vec<MessageRow>, StoreError>;
+
+    /// The decision log after `after` (0: from the beginning), up to `limit` lines: for walking over everything.
+    async fn entries(&self, after: i64, limit: usize) -> Result<Vec<EntryRow>, StoreError>;
+
+    async fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// Everything about one person as text, in a stable form: for snapshots of stories.
+    async fn dump(&self, id: ProfileId) -> Result<String, StoreError>;
+}
