@@ -2,7 +2,9 @@
 //! it, `expr` is the condition language; what they produce stands here and is all that the rest of the engine sees.
 
 pub mod check;
+pub mod diagnostic;
 pub mod expr;
+pub mod suggest;
 pub mod syntax;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +33,30 @@ impl RuleSet {
     pub fn rule(&self, id: &str) -> Option<&Rule> {
         self.rules.iter().find(|r| &*r.id == id)
     }
+}
+
+/// What the templates on disk are, as far as rules depend on it.
+#[derive(Debug, Clone, Default)]
+pub struct TemplateCatalog {
+    pub templates: BTreeMap<Name, TemplateInfo>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct TemplateInfo {
+    /// `marketing`, or one of the closed list that may go out as `service` or `transactional`: `penalty_notice` ...
+    pub purpose: Name,
+    /// What a send's `data` passes.
+    pub variables: BTreeMap<Name, TemplateVariable>,
+    /// Uses `offer.*`.
+    pub has_offer: bool,
+    /// By locale the channels it has a text for.
+    pub locales: BTreeMap<Name, Vec<Channel>>,
+    pub declared_at: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TemplateVariable {
+    pub optional: bool,
 }
 
 /// The names that rules may use.
