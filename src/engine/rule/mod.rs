@@ -35,30 +35,6 @@ impl RuleSet {
     }
 }
 
-/// What the templates on disk are, as far as rules depend on it.
-#[derive(Debug, Clone, Default)]
-pub struct TemplateCatalog {
-    pub templates: BTreeMap<Name, TemplateInfo>,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct TemplateInfo {
-    /// `marketing`, or one of the closed list that may go out as `service` or `transactional`: `penalty_notice` ...
-    pub purpose: Name,
-    /// What a send's `data` passes.
-    pub variables: BTreeMap<Name, TemplateVariable>,
-    /// Uses `offer.*`.
-    pub has_offer: bool,
-    /// By locale the channels it has a text for.
-    pub locales: BTreeMap<Name, Vec<Channel>>,
-    pub declared_at: Place,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TemplateVariable {
-    pub optional: bool,
-}
-
 /// The names that rules may use.
 #[derive(Debug, Default)]
 pub struct Dictionary {
@@ -167,6 +143,30 @@ pub struct Place {
     pub file: Arc<str>,
     pub line: u32,
     pub column: u32,
+}
+
+/// What the checker knows of the templates, by name.
+pub type TemplateCatalog = BTreeMap<Name, TemplateInfo>;
+
+/// A template as far as rules are concerned.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TemplateInfo {
+    /// `marketing`, `transactional`, or one of the service purposes (`penalty_notice`, `tier_notice`, `points_statement`, `order`,
+    /// `account`).
+    pub purpose: Name,
+    pub locales: Vec<Name>,
+    /// Translations whose state is not `reviewed`.
+    pub unreviewed: Vec<Name>,
+    /// Variables that a step's `data` may fill.
+    pub variables: Vec<Name>,
+    /// Those of them that it must fill.
+    pub required: Vec<Name>,
+    /// Prints a coupon: sends of it need an `offer`.
+    pub has_offer: bool,
+    /// Prints amount or date of a penalty: only a step named as `notice` may send it.
+    pub has_notice: bool,
+    /// Channels for which a translation is complete.
+    pub channels_per_locale: BTreeMap<Name, Vec<Channel>>,
 }
 
 /// One rule, compiled.
