@@ -9,7 +9,7 @@
 //! | layer | module | what it is |
 //! |---|---|---|
 //! | pure | [`engine`] | facts, rules, verdicts, gates, and the front door [`engine::decide`]: no I/O, no clock, no chance |
-//! | pure | `message` | template + profile + locale -> content |
+//! | pure | [`message`] | template + profile + locale -> content |
 //! | pure | `simulate` | a timeline through the same front door: rule tests, `explain`, `simulate` |
 //! | ports | `store`, `channel` | tables; the ways out |
 //! | ports | `rulebook`, `clock`, `settings`, `telemetry` | rule files on disk; the only clock; the system administrator's file; logs |
@@ -22,4 +22,5 @@
 pub mod cli;
 pub mod clock;
 pub mod engine;
+pub mod message;
 pub mod store;
