@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::action::{Channel, MessageId, Outcome};
 use super::event::Value;
-use super::time::{Timestamp, Zone};
+use super::time::{Span, Timestamp, Zone};
 
 pub type Name = Arc<str>;
 
@@ -93,6 +93,7 @@ pub struct Suppressed {
 /// When the person was there.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Activity {
+    pub first_active_at: Option<Timestamp>,
     /// Latest active event.
     pub last_active_at: Option<Timestamp>,
     /// First active event after at least 30 silent days.
@@ -101,6 +102,8 @@ pub struct Activity {
     pub recent: Vec<Timestamp>,
     /// Instants at which 30 days of silence were reached, of the last 366 days, known once they were over.
     pub spells: Vec<Timestamp>,
+    /// The active event that ended each spell: with it a late event can be seen to split or undo a spell.
+    pub returns: Vec<Timestamp>,
 }
 
 /// Points of a feature in time, sorted by (at, value); what is older than the longest window is folded into `before`.
@@ -131,6 +134,18 @@ pub struct Wallet {
     pub takes: Vec<Take>,
     /// Earnings counted against an earn rule's limit: (index of the earn rule, instant).
     pub earned: Vec<(u16, Timestamp)>,
+    /// What refunds could not take back for want of balance: an order that happened before its refund but is heard of after it pays it.
+    pub owed: Vec<Owed>,
+    /// Expiries and their notices up to here are booked: each is said once.
+    pub booked_until: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Owed {
+    pub class: Name,
+    pub amount: i64,
+    /// The refund's own time.
+    pub at: Timestamp,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -142,8 +157,10 @@ pub struct Lot {
     pub granted_at: Timestamp,
     /// Spendable from then on.
     pub activates_at: Timestamp,
-    /// Gone from then on; for a class with `inactivity` it moves with the last active event.
+    /// Gone from then on; for a class with `inactivity` it moves with the last active event, unless `expiry_fixed`.
     pub expires_at: Timestamp,
+    /// The rule that gave it said `expires`, which replaces the expiry of the class.
+    pub expiry_fixed: bool,
     /// Event or rule step that gave it.
     pub source: Name,
 }
@@ -217,6 +234,9 @@ pub struct Coupon {
     pub code: Name,
     /// None while reserved with a message that has not gone out.
     pub issued_at: Option<Timestamp>,
+    /// How long it can be used once issued.
+    pub valid: Span,
+    /// FOREVER while it is not issued.
     pub until: Timestamp,
     pub redeemed_at: Option<Timestamp>,
     pub message: Option<MessageId>,
