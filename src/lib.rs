@@ -11,7 +11,7 @@
 //! | pure | [`engine`] | facts, rules, verdicts, gates, and the front door [`engine::decide`]: no I/O, no clock, no chance |
 //! | pure | [`message`] | template + profile + locale -> content |
 //! | pure | `simulate` | a timeline through the same front door: rule tests, `explain`, `simulate` |
-//! | ports | `store`, `channel` | tables; the ways out |
+//! | ports | [`store`], [`channel`] | tables; the ways out |
 //! | ports | `rulebook`, `clock`, `settings`, `telemetry` | rule files on disk; the only clock; the system administrator's file; logs |
 //! | services | `ingest`, `evaluate`, `dispatch` | events in; claim, decide, commit; claim, gates, intent, send, result |
 //! | shell | [`cli`] | one file per command; `main` only calls it |
@@ -19,6 +19,7 @@
 //! An event and a timer differ only in why a profile is due: an event makes its profile due now, every decision says when the
 //! profile is due next, and `evaluate` is the loop that takes what is due. Nothing scans the population.
 
+pub mod channel;
 pub mod cli;
 pub mod clock;
 pub mod engine;

@@ -1,3 +1,4 @@
 //! The one integration binary: stories and facts of a real year, the store, the command line, and the tidiness of the sources.
 
 mod cli;
+mod messages;
