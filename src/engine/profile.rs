@@ -298,6 +298,8 @@ pub struct Run {
     pub steps: Vec<StepState>,
     /// Set once the run has ended and only `on_exit` steps remain (they follow the others in `steps`).
     pub ended: Option<RunOutcome>,
+    /// When it ended: `on_exit` counts from there.
+    pub ended_at: Option<Timestamp>,
 }
 
 /// An entry that waits: the event is kept, and starts its run when the rule admits people again (or nothing, once it is older than
