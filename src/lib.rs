@@ -24,4 +24,5 @@ pub mod cli;
 pub mod clock;
 pub mod engine;
 pub mod message;
+pub mod ingest;
 pub mod store;

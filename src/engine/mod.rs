@@ -19,5 +19,6 @@ pub mod gate;
 pub mod money;
 pub mod profile;
 pub mod rule;
+pub mod source;
 pub mod time;
 pub mod verdict;
