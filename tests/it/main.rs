@@ -2,3 +2,5 @@
 
 mod cli;
 mod messages;
+mod pack;
+mod tidy;

@@ -1,0 +1,61 @@
+//! The shipped rule pack: what a new user meets first must be sound, in every language it claims to speak.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rekindle::message::Templates;
+
+fn rules_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("rules")
+}
+
+fn files_below(dir: &Path, files: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> = fs::read_dir(dir).expect("a readable folder").map(|entry| entry.expect("an entry").path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() { files_below(&path, files) } else { files.push(path) }
+    }
+}
+
+fn pack_files() -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    files_below(&rules_dir(), &mut files);
+    let relative = |path: &PathBuf| path.strip_prefix(rules_dir()).expect("below rules").to_string_lossy().into_owned();
+    files.iter().map(|path| (relative(path), fs::read_to_string(path).expect("readable text"))).collect()
+}
+
+#[test]
+fn every_template_is_sound_and_speaks_two_languages() {
+    let files: Vec<_> = pack_files().into_iter().filter(|(path, _)| path.starts_with("templates/")).collect();
+    let (templates, faults) = Templates::parse(&files);
+    assert_eq!(faults, []);
+    assert!(templates.iter().count() >= 12);
+    for (name, template) in templates.iter() {
+        let (en, de) = (template.info.channels_per_locale.get("en"), template.info.channels_per_locale.get("de"));
+        assert!(en.is_some() && en == de, "{name}: the same channels in both languages");
+    }
+}
+
+#[test]
+fn no_template_is_left_that_no_rule_sends() {
+    let files = pack_files();
+    let is_rule = |path: &str| path.ends_with(".yaml") && !path.ends_with(".test.yaml") && !path.starts_with("templates/");
+    let rules: String = files.iter().filter(|(path, _)| is_rule(path)).map(|(_, text)| text.as_str()).collect();
+    let templates: BTreeSet<&str> = files.iter().filter_map(|(path, _)| path.strip_prefix("templates/")?.split('/').next()).collect();
+    for name in templates {
+        assert!(rules.contains(&format!("template: {name},")), "{name}");
+    }
+}
+
+#[test]
+fn every_rule_file_has_its_test_beside_it() {
+    let files = pack_files();
+    let paths: BTreeSet<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
+    let with_rules =
+        files.iter().filter(|(path, text)| path.ends_with(".yaml") && !path.ends_with(".test.yaml") && text.contains("\nrules:"));
+    for (path, _) in with_rules {
+        let test = path.replace(".yaml", ".test.yaml");
+        assert!(paths.contains(test.as_str()), "{path} has no {test}");
+    }
+}
