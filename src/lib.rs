@@ -23,6 +23,6 @@ pub mod channel;
 pub mod cli;
 pub mod clock;
 pub mod engine;
-pub mod message;
 pub mod ingest;
+pub mod message;
 pub mod store;

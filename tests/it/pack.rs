@@ -59,3 +59,20 @@ fn every_rule_file_has_its_test_beside_it() {
         assert!(paths.contains(test.as_str()), "{path} has no {test}");
     }
 }
+
+/// What README and docs quote from a file says so (`<!-- file: PATH -->` before the block), and is what the file says.
+#[test]
+fn what_the_docs_quote_is_what_the_files_say() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let mut quoted = 0;
+    for page in ["README.md", "docs/rules.md", "docs/operating.md"] {
+        for block in read(page).split("<!-- file: ").skip(1) {
+            let (path, rest) = block.split_once(" -->\n").expect("the mark ends its line");
+            let body = rest.split("```").nth(1).and_then(|fenced| fenced.split_once('\n')).expect("a block follows the mark").1;
+            assert!(read(path).contains(body), "{page} quotes {path} as it is not:\n{body}");
+            quoted += 1;
+        }
+    }
+    assert!(quoted >= 2, "{quoted} quotes");
+}
