@@ -11,14 +11,19 @@
 //! - what the shop gives and takes: [`points`], [`tier`], [`benefit`]
 //! - decisions: [`run`] (a rule's run for one profile), [`gate`] (THE ordered list), [`decide`], [`action`] (what comes out)
 
+pub mod absorb;
 pub mod action;
+pub mod benefit;
 pub mod consent;
+pub mod coupon;
 pub mod decide;
 pub mod event;
 pub mod gate;
 pub mod money;
+pub mod points;
 pub mod profile;
 pub mod rule;
 pub mod source;
+pub mod tier;
 pub mod time;
 pub mod verdict;

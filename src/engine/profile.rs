@@ -110,14 +110,15 @@ pub struct Activity {
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Series {
     pub points: Vec<Point>,
-    /// What has been folded away: how many points, their sum, and the first and last instant among all points ever.
+    /// What has been folded away: how many points, their sum (for floats its bits), and the first and last instant among all points ever.
     pub before_count: u64,
     pub before_sum: i64,
     pub first_at: Option<Timestamp>,
     pub last_at: Option<Timestamp>,
 }
 
-/// `value`: minor units for money, the integer itself, the bits of a float, or a hash for `distinct`.
+/// `value`: minor units for money, the integer itself, the bits of a float, a hash for `distinct`, the place in its list for a word of an
+/// enum; for `count` how many events the point stands for (1, unless buckets joined them). `absorb::from_point` is the way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Point {
     pub at: Timestamp,

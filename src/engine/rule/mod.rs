@@ -636,16 +636,36 @@ pub struct Jurisdiction {
     pub otherwise: Pack,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The strictest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pack {
     /// No deduction at all.
     NoTakes,
-    /// Only the classes of `penalty.classes` that are bonus or goodwill, never earned or purchased points.
-    BonusOnly,
     /// Bonus only, 365 days of silence, notice at least 30 days ahead (Québec, P-40.1 r.3 art. 79.6.3).
     StrictNotice,
+    /// Only the classes of `penalty.classes` that are bonus or goodwill, never earned or purchased points.
+    BonusOnly,
     /// What `program.points.penalty` says.
     AsProgrammed,
+}
+
+impl Jurisdiction {
+    /// The pack that applies to a person: of their region, else of their country, else `else`. Whose region is unknown in a country where
+    /// regions differ gets the strictest pack that may apply: nobody loses points to a gap in our data.
+    pub fn pack_for(&self, profile: &Profile) -> Pack {
+        let country = profile.country();
+        let of_country = || self.packs.get(country).copied().unwrap_or(self.otherwise);
+        match profile.attributes.get(super::absorb::REGION).map(|region| &region.value) {
+            Some(super::event::Value::Text(region)) => {
+                let code = region.split_once('-').map_or(&**region, |(_, code)| code);
+                self.packs.get(format!("{country}-{code}").as_str()).copied().unwrap_or_else(of_country)
+            }
+            _ => {
+                let regions = self.packs.iter().filter(|(name, _)| name.split_once('-').is_some_and(|(of, _)| of == country));
+                regions.map(|(_, pack)| *pack).fold(of_country(), Pack::min)
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -1,0 +1,175 @@
+//! Coupons: codes, their life, their redemption.
+//!
+//! A coupon that travels with a message is reserved with the decision, issued as the message goes out (its life begins then), released
+//! if the message never goes. Codes are derived, not drawn: the same message or run has the same code however often it is decided.
+//!
+//! Not here: whether the budget allows it (the gate `budget`, and [`super::benefit::grant`]); imported code lists.
+
+use serde_json::{Value as Json, json};
+
+use super::absorb::{self, ORDER_COMPLETED};
+use super::action::MessageId;
+use super::event::Event;
+use super::points::{Booked, OwnEvent};
+use super::profile::{Coupon, Name, Profile};
+use super::rule::expr::Names;
+use super::rule::{CouponSource, CouponType, CouponValue, Offer};
+use super::time::{DAY_MS, Span, Timestamp};
+
+/// Digits and capitals without 0, 1, I and O, which people confuse on paper and on the phone.
+const SYMBOLS: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
+const CODE_LENGTH: usize = 12;
+/// Coupons that are used up or over are kept so long for whoever asks.
+const CLOSED_KEPT_MS: i64 = 30 * DAY_MS;
+/// The event with which a shop reports a redemption that is no order.
+const COUPON_REDEEMED: &str = "coupon_redeemed";
+
+/// The code of an origin: 60 bits of its hash.
+pub fn code(origin: &str) -> Name {
+    let hash = twox_hash::XxHash3_128::oneshot(origin.as_bytes());
+    let symbols = (0..CODE_LENGTH).filter_map(|place| SYMBOLS.get((hash >> (5 * place) & 31) as usize));
+    Name::from(symbols.map(|symbol| char::from(*symbol)).collect::<String>())
+}
+
+/// What one coupon of that type takes from its budget, in minor units: its value; for a share of an order, which is not known ahead,
+/// the share of 100 units.
+pub fn face_value(coupon: &CouponType) -> i64 {
+    match coupon.value {
+        CouponValue::Money(money) => money.minor,
+        CouponValue::Share(basis_points) => i64::from(basis_points),
+    }
+}
+
+/// Open for use at `now`: issued, not used, not over.
+pub fn is_open(coupon: &Coupon, now: Timestamp) -> bool {
+    coupon.issued_at.is_some_and(|at| at <= now) && coupon.redeemed_at.is_none() && now < coupon.until
+}
+
+/// Coupons the person could use at `now`, and until when that stands.
+pub fn open(profile: &Profile, now: Timestamp) -> (i64, Timestamp) {
+    let open = profile.coupons.iter().filter(|coupon| is_open(coupon, now));
+    open.fold((0, Timestamp::FOREVER), |(count, until), coupon| (count + 1, until.min(coupon.until)))
+}
+
+/// Reserves the coupon of a message: it has its code, its life has not begun. Returns its face value; the error says why there is none.
+pub fn reserve(
+    profile: &mut Profile,
+    names: Names<'_>,
+    offer: &Offer,
+    message: MessageId,
+    rule: &Name,
+    now: Timestamp,
+) -> Result<i64, String> {
+    let kind = known(names, &offer.coupon)?;
+    tidy(profile, now);
+    if profile.coupons.iter().all(|coupon| coupon.message != Some(message)) {
+        profile.coupons.push(Coupon {
+            offer: offer.coupon.clone(),
+            code: code_of(kind, &offer.coupon, &message.to_string())?,
+            issued_at: None,
+            valid: offer.valid.unwrap_or(kind.valid),
+            until: Timestamp::FOREVER,
+            redeemed_at: None,
+            message: Some(message),
+            source: rule.clone(),
+        });
+    }
+    Ok(face_value(kind))
+}
+
+/// Begins the life of a message's coupon, as the message goes out. The event is for the caller to append; none if the message has no
+/// coupon or it was issued already.
+pub fn issue(profile: &mut Profile, names: Names<'_>, message: MessageId, now: Timestamp) -> Option<OwnEvent> {
+    let zone = names.policy.zone_of(profile);
+    let coupon = profile.coupons.iter_mut().find(|coupon| coupon.message == Some(message) && coupon.issued_at.is_none())?;
+    coupon.issued_at = Some(now);
+    coupon.until = coupon.valid.after(now, &zone);
+    let mut booked = Booked::default();
+    booked.say("coupon_issued", now, properties(coupon));
+    booked.events.pop()
+}
+
+/// Frees the coupon of a message that never went out. One that was issued stays with the person.
+pub fn release(profile: &mut Profile, message: MessageId) {
+    profile.coupons.retain(|coupon| coupon.message != Some(message) || coupon.issued_at.is_some());
+}
+
+/// Gives a coupon at once, without a message; the same `source` has it once. Returns the face value; the error says why not.
+pub fn give(
+    profile: &mut Profile,
+    names: Names<'_>,
+    name: &Name,
+    expires: Option<Span>,
+    source: &Name,
+    at: Timestamp,
+    booked: &mut Booked,
+) -> Result<i64, String> {
+    let kind = known(names, name)?;
+    tidy(profile, at);
+    if profile.coupons.iter().any(|coupon| coupon.source == *source && coupon.offer == *name) {
+        return Ok(0);
+    }
+    let valid = expires.unwrap_or(kind.valid);
+    let coupon = Coupon {
+        offer: name.clone(),
+        code: code_of(kind, name, &format!("{}\0{source}", profile.key))?,
+        issued_at: Some(at),
+        valid,
+        until: valid.after(at, &names.policy.zone_of(profile)),
+        redeemed_at: None,
+        message: None,
+        source: source.clone(),
+    };
+    booked.say("coupon_issued", at, properties(&coupon));
+    profile.coupons.push(coupon);
+    Ok(face_value(kind))
+}
+
+/// Hears of redemptions: an order that names codes in its property `coupon` (one or a list), or the shop's own event `coupon_redeemed`.
+/// A code that the person does not hold, or that was over by then, redeems nothing.
+pub fn redeem(profile: &mut Profile, event: &Event, names: Names<'_>, booked: &mut Booked) {
+    let name = absorb::rule_name(event, names.dictionary);
+    let is_order = name.as_deref() == Some(ORDER_COMPLETED);
+    if event.kind == super::event::EventKind::Engine || !(is_order || name.as_deref() == Some(COUPON_REDEEMED)) {
+        return;
+    }
+    let codes: Vec<&str> = match event.property("coupon").or_else(|| event.property("code")) {
+        Some(Json::String(code)) => vec![code],
+        Some(Json::Array(codes)) => codes.iter().filter_map(Json::as_str).collect(),
+        _ => return,
+    };
+    let at = event.occurred_at;
+    for coupon in profile.coupons.iter_mut().filter(|coupon| is_open(coupon, at)) {
+        if codes.iter().any(|code| code.trim().eq_ignore_ascii_case(&coupon.code)) {
+            coupon.redeemed_at = Some(at);
+            // the shop's own event is heard by rules as it is
+            if is_order {
+                booked.say(COUPON_REDEEMED, at, properties(coupon));
+            }
+        }
+    }
+}
+
+fn known<'a>(names: Names<'a>, name: &str) -> Result<&'a CouponType, String> {
+    names.program.and_then(|program| program.coupons.get(name)).ok_or_else(|| format!("the program has no coupon {name} any more"))
+}
+
+fn code_of(kind: &CouponType, name: &Name, origin: &str) -> Result<Name, String> {
+    match kind.source {
+        CouponSource::Generated => Ok(code(origin)),
+        CouponSource::Shared => Ok(name.clone()),
+        CouponSource::Pool => Err(format!("coupon {name} draws on a pool of codes, which is not yet available")),
+    }
+}
+
+fn properties(coupon: &Coupon) -> Json {
+    let until = (!coupon.until.is_forever()).then(|| coupon.until.to_string());
+    json!({ "coupon": *coupon.offer, "code": *coupon.code, "until": until })
+}
+
+fn tidy(profile: &mut Profile, now: Timestamp) {
+    profile.coupons.retain(|coupon| {
+        let closed_at = coupon.redeemed_at.unwrap_or(coupon.until);
+        now < closed_at.plus_ms(CLOSED_KEPT_MS)
+    });
+}

@@ -1,0 +1,721 @@
+//! Points: lots, what is earned, what expires, what a penalty may take, what comes back.
+//!
+//! A lot is so many points of one class with one expiry. Every change is a [`Posting`] with its allocations (lot, amount), so that a
+//! refund, a restore or an auditor finds the very lots; the wallet in the profile is the present state of that append-only ledger, and
+//! [`audit`] compares the two. What goes, goes first-expiring-first.
+//!
+//! Not here: whether a take may happen at all (notice, grace, holdout, exemptions: `decide/notice.rs`). Here is how much may go, and
+//! that it comes back.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::absorb::{self, ORDER_COMPLETED, ORDER_REFUNDED};
+use super::action::{MessageId, Posting, PostingKind};
+use super::event::Event;
+use super::profile::{Lot, Name, Owed, Profile, Take, TakeKind, Wallet};
+use super::rule::expr::Names;
+use super::rule::{Earn, EarnAmount, Expiry, Pack, Penalty, Program, TakeAction, TakeAmount};
+use super::time::{DAY_MS, Span, Timestamp, Zone};
+
+/// `points_expiring` is said that long before a lot expires.
+pub const EXPIRING_NOTICE_MS: i64 = 14 * DAY_MS;
+/// A lot that expired while its points were away lives so much longer once they are back.
+const REVIVED: Span = Span::days(14);
+/// So long a refund finds the lot of its own order; then lots that expire together are joined.
+const LOT_SOURCE_KEPT_MS: i64 = 90 * DAY_MS;
+/// So few lots are not worth joining.
+const LOTS_AT_EASE: usize = 8;
+/// Takes can come back however late the event is heard of, so they are kept, as many as this; lapses, which are routine, for a year.
+const TAKES_MAX: usize = 32;
+const LAPSE_KEPT_MS: i64 = 366 * DAY_MS;
+/// Order ids longer than this are kept as a hash.
+const ORDER_ID_MAX: usize = 24;
+/// Québec's P-40.1 r.3 art. 79.6.3: units expire only after a year without activity.
+const STRICT_SILENCE_MS: i64 = 365 * DAY_MS;
+/// Classes that no pack lets a penalty touch where only a bonus may go; a class that orders earn by rate is one of them by its nature.
+const NEVER_BONUS: [&str; 2] = ["earned", "purchased"];
+
+/// What booking produced: rows for the ledger, and events of the engine's own.
+#[derive(Debug, Default)]
+pub struct Booked {
+    pub postings: Vec<Posting>,
+    pub events: Vec<OwnEvent>,
+}
+
+/// An event of the engine's own, before it has an id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OwnEvent {
+    /// The name rules use (`points_taken`).
+    pub name: Name,
+    pub at: Timestamp,
+    pub properties: Map<String, Json>,
+}
+
+impl Booked {
+    /// Adds an event; `properties` is an object.
+    pub fn say(&mut self, name: &str, at: Timestamp, properties: Json) {
+        let properties = match properties {
+            Json::Object(map) => map,
+            _ => Map::new(),
+        };
+        self.events.push(OwnEvent { name: Name::from(name), at, properties });
+    }
+}
+
+// -------------------------------------------------------------------------------------------------------------------- balances
+
+impl Lot {
+    /// Spendable at `now`: activated, not expired, something left.
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        self.left > 0 && self.activates_at <= now && now < self.expires_at
+    }
+
+    /// Granted but not spendable yet.
+    pub fn is_pending(&self, now: Timestamp) -> bool {
+        self.left > 0 && now < self.activates_at && self.activates_at < self.expires_at
+    }
+}
+
+/// Spendable points of a class (of all classes without one), and until when that stands while no fact arrives.
+pub fn balance(wallet: &Wallet, class: Option<&str>, now: Timestamp) -> (i64, Timestamp) {
+    let lots = wallet.lots.iter().filter(|lot| class.is_none_or(|class| &*lot.class == class));
+    lots.fold((0, Timestamp::FOREVER), |(sum, until), lot| {
+        if lot.is_active(now) {
+            (sum + lot.left, until.min(lot.expires_at))
+        } else if lot.is_pending(now) {
+            (sum, until.min(lot.activates_at))
+        } else {
+            (sum, until)
+        }
+    })
+}
+
+/// Points that will become spendable by themselves.
+pub fn pending(wallet: &Wallet, now: Timestamp) -> (i64, Timestamp) {
+    let lots = wallet.lots.iter().filter(|lot| lot.is_pending(now));
+    lots.fold((0, Timestamp::FOREVER), |(sum, until), lot| (sum + lot.left, until.min(lot.activates_at)))
+}
+
+/// Spendable points that expire within exactly `within_ms`.
+pub fn expiring(wallet: &Wallet, within_ms: i64, now: Timestamp) -> (i64, Timestamp) {
+    wallet.lots.iter().fold((0, Timestamp::FOREVER), |(sum, until), lot| {
+        let comes_near = lot.expires_at.plus_ms(-within_ms).max(lot.activates_at);
+        if lot.left <= 0 || lot.expires_at <= now {
+            (sum, until)
+        } else if now < comes_near {
+            (sum, until.min(comes_near))
+        } else {
+            (sum + lot.left, until.min(lot.expires_at))
+        }
+    })
+}
+
+/// When the next spendable points expire; none if none ever do.
+pub fn next_expiry_at(wallet: &Wallet, now: Timestamp) -> (Option<Timestamp>, Timestamp) {
+    let next = wallet.lots.iter().filter(|lot| lot.is_active(now)).map(|lot| lot.expires_at).min();
+    (next.filter(|at| !at.is_forever()), balance(wallet, None, now).1)
+}
+
+// --------------------------------------------------------------------------------------------------------------------- ledger
+
+/// Where a posting comes from, besides its kind.
+#[derive(Default)]
+struct Origin {
+    reason: Option<Name>,
+    rule: Option<Name>,
+    run: Option<u32>,
+    step: Option<Name>,
+    notice: Option<MessageId>,
+}
+
+impl Origin {
+    fn reason(reason: &Name) -> Self {
+        Origin { reason: Some(reason.clone()), ..Origin::default() }
+    }
+}
+
+/// Writes a posting under the profile's next number. The lots have been changed by the caller.
+fn post(
+    profile: &mut Profile,
+    booked: &mut Booked,
+    kind: PostingKind,
+    class: &Name,
+    at: Timestamp,
+    allocations: Vec<(u32, i64)>,
+    origin: Origin,
+) {
+    let amount = allocations.iter().map(|(_, amount)| amount).sum();
+    let number = profile.postings;
+    profile.postings += 1;
+    let Origin { reason, rule, run, step, notice } = origin;
+    let reason = reason.unwrap_or_else(|| Name::from(kind.name()));
+    booked.postings.push(Posting { number, kind, class: class.clone(), amount, at, allocations, reason, rule, run, step, notice });
+}
+
+/// Compares a wallet with the ledger it is the sum of; `postings` are all of the profile's, by number. The error says what differs.
+pub fn audit(wallet: &Wallet, postings: &[Posting]) -> Result<(), String> {
+    for (expected, posting) in postings.iter().enumerate() {
+        if posting.number as usize != expected {
+            return Err(format!("posting {expected} is missing: the next one has number {}", posting.number));
+        }
+        let allocated: i64 = posting.allocations.iter().map(|(_, amount)| amount).sum();
+        if allocated != posting.amount {
+            return Err(format!("posting {expected} is of {} points, its allocations are of {allocated}", posting.amount));
+        }
+    }
+    if let Some(lot) = wallet.lots.iter().find(|lot| lot.left < 0 || lot.left > lot.granted) {
+        return Err(format!("lot {} has {} of {} points left", lot.id, lot.left, lot.granted));
+    }
+    let classes: BTreeSet<&Name> = wallet.lots.iter().map(|lot| &lot.class).chain(postings.iter().map(|p| &p.class)).collect();
+    for class in classes {
+        let left: i64 = wallet.lots.iter().filter(|lot| lot.class == *class).map(|lot| lot.left).sum();
+        let posted: i64 = postings.iter().filter(|posting| posting.class == *class).map(|posting| posting.amount).sum();
+        if left != posted {
+            return Err(format!("{left} points of {class} are left, the ledger's sum is {posted}"));
+        }
+    }
+    Ok(())
+}
+
+// -------------------------------------------------------------------------------------------------------------------- granting
+
+/// Points given by a rule (or by hand: without one).
+#[derive(Debug, Clone)]
+pub struct PointsGrant {
+    pub class: Name,
+    pub amount: i64,
+    pub at: Timestamp,
+    /// Replaces the expiry of the class.
+    pub expires: Option<Span>,
+    pub reason: Name,
+    pub rule: Option<Name>,
+    pub run: Option<u32>,
+    pub step: Option<Name>,
+}
+
+/// Grants points; an amount of none or less grants nothing.
+pub fn grant(profile: &mut Profile, names: Names<'_>, grant: PointsGrant, booked: &mut Booked) {
+    let PointsGrant { class, amount, at, expires, reason, rule, run, step } = grant;
+    let zone = names.policy.zone_of(profile);
+    let expires_at = expires.map(|span| span.after(at, &zone));
+    let source = match (&rule, run, &step) {
+        (Some(rule), Some(run), Some(step)) => Name::from(format!("{rule}/{run}/{step}")),
+        _ => reason.clone(),
+    };
+    let origin = Origin { reason: Some(reason), rule, run, step, notice: None };
+    add_lot(profile, names, NewLot { class: &class, amount, at, activates_at: at, expires_at, source }, origin, booked);
+}
+
+struct NewLot<'a> {
+    class: &'a Name,
+    amount: i64,
+    at: Timestamp,
+    activates_at: Timestamp,
+    /// Instead of the expiry of the class.
+    expires_at: Option<Timestamp>,
+    source: Name,
+}
+
+fn add_lot(profile: &mut Profile, names: Names<'_>, new: NewLot<'_>, origin: Origin, booked: &mut Booked) {
+    if new.amount <= 0 {
+        return;
+    }
+    let expires_at = new.expires_at.unwrap_or_else(|| class_expiry(profile, names, new.class, new.activates_at));
+    let id = profile.wallet.next_lot;
+    profile.wallet.next_lot += 1;
+    profile.wallet.lots.push(Lot {
+        id,
+        class: new.class.clone(),
+        granted: new.amount,
+        left: new.amount,
+        granted_at: new.at,
+        activates_at: new.activates_at,
+        expires_at,
+        expiry_fixed: new.expires_at.is_some(),
+        source: new.source,
+    });
+    post(profile, booked, PostingKind::Grant, new.class, new.at, vec![(id, new.amount)], origin);
+}
+
+/// When a lot of that class expires by the program; a class that the program no longer knows keeps its lots.
+fn class_expiry(profile: &Profile, names: Names<'_>, class: &str, activates_at: Timestamp) -> Timestamp {
+    let Some(known) = names.program.and_then(|program| program.classes.get(class)) else { return Timestamp::FOREVER };
+    let zone = names.policy.zone_of(profile);
+    match known.expiry {
+        Expiry::Never => Timestamp::FOREVER,
+        Expiry::Rolling { span, month_end: false } => span.after(activates_at, &zone),
+        Expiry::Rolling { span, month_end: true } => month_end(span.after(activates_at, &zone), &names.policy.zone.last),
+        Expiry::Inactivity(span) => span.after(profile.activity.last_active_at.map_or(activates_at, |at| at.max(activates_at)), &zone),
+    }
+}
+
+/// The first instant of the month that follows in the shop's zone; an instant that is one stays.
+fn month_end(at: Timestamp, shop: &Zone) -> Timestamp {
+    if at.is_forever() {
+        return at;
+    }
+    let date = at.local(shop).date();
+    let begins = shop.start_of_day(date.first_of_month());
+    if begins == at { at } else { date.last_of_month().tomorrow().map_or(Timestamp::FOREVER, |first| shop.start_of_day(first)) }
+}
+
+fn expires_by_inactivity(names: Names<'_>, lot: &Lot) -> bool {
+    let class = names.program.and_then(|program| program.classes.get(&lot.class));
+    !lot.expiry_fixed && class.is_some_and(|class| matches!(class.expiry, Expiry::Inactivity(_)))
+}
+
+/// Lots that lapse by inactivity live on from the last active event. An expiry only ever moves away.
+fn slide(profile: &mut Profile, names: Names<'_>) {
+    for index in 0..profile.wallet.lots.len() {
+        let Some(lot) = profile.wallet.lots.get(index).filter(|lot| expires_by_inactivity(names, lot)) else { continue };
+        let expires_at = class_expiry(profile, names, &lot.class, lot.activates_at);
+        if let Some(lot) = profile.wallet.lots.get_mut(index) {
+            lot.expires_at = lot.expires_at.max(expires_at);
+        }
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------------------- earning
+
+/// Books what an event earns, and what a refund takes back. The event has been absorbed.
+pub fn earn(profile: &mut Profile, event: &Event, names: Names<'_>, booked: &mut Booked) {
+    let Some(program) = names.program else { return };
+    let Some(name) = absorb::rule_name(event, names.dictionary) else { return };
+    if absorb::is_active(event, names.dictionary) {
+        slide(profile, names);
+    }
+    for (index, entry) in program.earn.iter().enumerate().filter(|(_, entry)| entry.event == name) {
+        credit(profile, event, names, index, entry, booked);
+    }
+    if &*name == ORDER_REFUNDED {
+        for (index, entry) in program.earn.iter().enumerate().filter(|(_, entry)| &*entry.event == ORDER_COMPLETED) {
+            reverse(profile, event, names, index, entry, booked);
+        }
+    }
+}
+
+fn credit(profile: &mut Profile, event: &Event, names: Names<'_>, index: usize, entry: &Earn, booked: &mut Booked) {
+    let at = event.occurred_at;
+    let amount = match entry.amount {
+        EarnAmount::Fixed(points) => points,
+        EarnAmount::Rate { points, per } => {
+            let total = absorb::event_money(&event.properties, "total", names.dictionary.currency).unwrap_or(0);
+            share(points, total, per.minor)
+        }
+    };
+    if amount <= 0 || !within_limit(&mut profile.wallet, index, entry, at) {
+        return;
+    }
+    let zone = names.policy.zone_of(profile);
+    let activates_at = entry.pending.after(at, &zone);
+    let source = if &*entry.event == ORDER_COMPLETED { order_source(event, index) } else { event.id.clone() };
+    let new = NewLot { class: &entry.class, amount, at, activates_at, expires_at: None, source };
+    add_lot(profile, names, new, Origin::reason(&entry.event), booked);
+    pay_what_is_owed(profile, names, &entry.class, at, booked);
+}
+
+/// `points` for every `per`, rounded down.
+fn share(points: i64, of: i64, per: i64) -> i64 {
+    let amount = i128::from(points) * i128::from(of.max(0)) / i128::from(per.max(1));
+    i64::try_from(amount).unwrap_or(i64::MAX)
+}
+
+fn within_limit(wallet: &mut Wallet, index: usize, entry: &Earn, at: Timestamp) -> bool {
+    let Some((max, window_ms)) = entry.limit else { return true };
+    let Ok(index) = u16::try_from(index) else { return true };
+    let near = |seen: Timestamp| seen.ms_since(at).abs() < window_ms;
+    let used = wallet.earned.iter().filter(|(of, seen)| *of == index && near(*seen)).count();
+    if used >= max as usize {
+        return false;
+    }
+    wallet.earned.retain(|(of, seen)| *of != index || seen.plus_ms(2 * window_ms) > at);
+    wallet.earned.push((index, at));
+    true
+}
+
+/// What marks the lot that one order earned by one earn entry.
+fn order_source(event: &Event, entry: usize) -> Name {
+    let id = event.text_property("order_id").unwrap_or(&event.id);
+    let hashed = || format!("{:016x}", twox_hash::XxHash3_64::oneshot(id.as_bytes()));
+    let id = if id.len() <= ORDER_ID_MAX { id.to_owned() } else { hashed() };
+    Name::from(if entry == 0 { id } else { format!("{id}#{entry}") })
+}
+
+/// A refund takes back what its order earned: by the rate, or its share of a fixed amount; from the order's own lots first, pending
+/// ones first, and within the balance of the class. An order that nobody can name any more gives back by the rate alone.
+fn reverse(profile: &mut Profile, event: &Event, names: Names<'_>, index: usize, entry: &Earn, booked: &mut Booked) {
+    let at = event.occurred_at;
+    let source = order_source(event, index);
+    let refunded = absorb::event_money(&event.properties, "total", names.dictionary.currency).map(i64::abs);
+    let own: Vec<&Lot> = profile.wallet.lots.iter().filter(|lot| lot.class == entry.class && lot.source == source).collect();
+    let earned: i64 = own.iter().map(|lot| lot.granted).sum();
+    let order_total = own.first().map_or(0, |lot| value_of_order(profile, lot.granted_at));
+    let due = match (entry.amount, refunded) {
+        // a refund without an amount is of the whole order
+        (_, None) => earned,
+        (EarnAmount::Rate { points, per }, Some(refunded)) if own.is_empty() => share(points, refunded, per.minor),
+        (EarnAmount::Rate { points, per }, Some(refunded)) => share(points, refunded, per.minor).min(earned),
+        (EarnAmount::Fixed(_), Some(refunded)) if order_total > 0 => share(earned, refunded, order_total).min(earned),
+        (EarnAmount::Fixed(_), Some(_)) => 0,
+    };
+    let taken = take_back(profile, &entry.class, &source, due, at);
+    let short = due - taken.iter().map(|(_, amount)| amount).sum::<i64>();
+    if short > 0 {
+        let oldest = at.plus_ms(-names.policy.lateness_correct_ms);
+        profile.wallet.owed.retain(|owed| owed.at > oldest);
+        profile.wallet.owed.push(Owed { class: entry.class.clone(), amount: short, at });
+    }
+    book_reversal(profile, &entry.class, taken, at, booked);
+}
+
+/// What the person ordered at that very instant, if the series still has it.
+fn value_of_order(profile: &Profile, at: Timestamp) -> i64 {
+    profile.orders.window(at.plus_ms(-1), at).iter().map(|point| point.value).max().unwrap_or(0)
+}
+
+fn take_back(profile: &mut Profile, class: &Name, source: &Name, due: i64, at: Timestamp) -> Vec<(u32, i64)> {
+    let mut order: Vec<usize> = (0..profile.wallet.lots.len()).collect();
+    let lots = &profile.wallet.lots;
+    order.retain(|index| lots.get(*index).is_some_and(|lot| lot.class == *class && lot.left > 0 && lot.expires_at > at));
+    order.sort_by_key(|index| {
+        lots.get(*index).map(|lot| (lot.source != *source, lot.activates_at <= at, std::cmp::Reverse((lot.granted_at, lot.id))))
+    });
+    drain(&mut profile.wallet, &order, due)
+}
+
+/// Takes `due` points from these lots in this order, as far as they reach.
+fn drain(wallet: &mut Wallet, order: &[usize], due: i64) -> Vec<(u32, i64)> {
+    let mut rest = due;
+    let mut taken = vec![];
+    for index in order {
+        let Some(lot) = wallet.lots.get_mut(*index) else { continue };
+        let part = lot.left.min(rest);
+        if part > 0 {
+            lot.left -= part;
+            rest -= part;
+            taken.push((lot.id, part));
+        }
+    }
+    taken
+}
+
+fn book_reversal(profile: &mut Profile, class: &Name, taken: Vec<(u32, i64)>, at: Timestamp, booked: &mut Booked) {
+    if !taken.is_empty() {
+        let origin = Origin::reason(&Name::from(ORDER_REFUNDED));
+        post(profile, booked, PostingKind::Reverse, class, at, negated(taken), origin);
+    }
+}
+
+fn negated(allocations: Vec<(u32, i64)>) -> Vec<(u32, i64)> {
+    allocations.into_iter().map(|(lot, amount)| (lot, -amount)).collect()
+}
+
+/// An order that is heard of after its refund pays what the refund could not take.
+fn pay_what_is_owed(profile: &mut Profile, names: Names<'_>, class: &Name, earned_at: Timestamp, booked: &mut Booked) {
+    let oldest = earned_at.plus_ms(-names.policy.lateness_correct_ms);
+    profile.wallet.owed.retain(|owed| owed.amount > 0 && owed.at > oldest);
+    for index in 0..profile.wallet.owed.len() {
+        let Some(owed) = profile.wallet.owed.get(index).filter(|owed| owed.class == *class && owed.at >= earned_at) else { continue };
+        let (due, at) = (owed.amount, owed.at);
+        let newest = profile.wallet.lots.len().saturating_sub(1);
+        let taken = drain(&mut profile.wallet, &[newest], due);
+        if let Some(owed) = profile.wallet.owed.get_mut(index) {
+            owed.amount -= taken.iter().map(|(_, amount)| amount).sum::<i64>();
+        }
+        book_reversal(profile, class, taken, at, booked);
+    }
+    profile.wallet.owed.retain(|owed| owed.amount > 0);
+}
+
+// ------------------------------------------------------------------------------------------------------------- expiry and lapse
+
+/// Books expiries and lapses that fall due at or before `until`, each at its own instant, in order; says `points_expiring` 14 days
+/// before (a lot that lives shorter than that has no such notice).
+pub fn book(profile: &mut Profile, names: Names<'_>, until: Timestamp, booked: &mut Booked) {
+    while let Some(at) = next_instant(&profile.wallet).filter(|at| *at <= until) {
+        say_expiring(profile, at, booked);
+        expire(profile, names, at, booked);
+        // a lot that expired before it was heard of is booked at its own instant, in the past
+        profile.wallet.booked_until = profile.wallet.booked_until.max(at);
+    }
+    profile.wallet.booked_until = profile.wallet.booked_until.max(until);
+    tidy(&mut profile.wallet, until);
+}
+
+/// The next instant at which [`book`] has something to do.
+pub fn next_due(profile: &Profile, _names: Names<'_>) -> Timestamp {
+    next_instant(&profile.wallet).unwrap_or(Timestamp::FOREVER)
+}
+
+fn next_instant(wallet: &Wallet) -> Option<Timestamp> {
+    let lots = wallet.lots.iter().filter(|lot| lot.left > 0 && !lot.expires_at.is_forever());
+    lots.flat_map(|lot| [Some(lot.expires_at), expiring_notice_at(wallet, lot)]).flatten().min()
+}
+
+/// When `points_expiring` is still to be said of a lot.
+fn expiring_notice_at(wallet: &Wallet, lot: &Lot) -> Option<Timestamp> {
+    let at = lot.expires_at.plus_ms(-EXPIRING_NOTICE_MS);
+    (at > wallet.booked_until && at >= lot.granted_at).then_some(at)
+}
+
+fn say_expiring(profile: &Profile, at: Timestamp, booked: &mut Booked) {
+    let wallet = &profile.wallet;
+    let lots = wallet.lots.iter().filter(|lot| lot.left > 0 && expiring_notice_at(wallet, lot) == Some(at));
+    let mut by_class = std::collections::BTreeMap::<&Name, i64>::new();
+    for lot in lots {
+        *by_class.entry(&lot.class).or_default() += lot.left;
+    }
+    for (class, points) in by_class {
+        let expires_at = at.plus_ms(EXPIRING_NOTICE_MS).to_string();
+        booked.say("points_expiring", at, json!({ "class": **class, "points": points, "expires_at": expires_at }));
+    }
+}
+
+fn expire(profile: &mut Profile, names: Names<'_>, at: Timestamp, booked: &mut Booked) {
+    let mut gone = std::collections::BTreeMap::<(Name, bool), Vec<(u32, i64)>>::new();
+    for lot in profile.wallet.lots.iter_mut().filter(|lot| lot.left > 0 && lot.expires_at <= at) {
+        let lapses = expires_by_inactivity(names, lot);
+        gone.entry((lot.class.clone(), lapses)).or_default().push((lot.id, std::mem::take(&mut lot.left)));
+    }
+    for ((class, lapses), allocations) in gone {
+        let kind = if lapses { PostingKind::Lapse } else { PostingKind::Expire };
+        if lapses {
+            let lapse = lapse_of(profile, &class, at, allocations.clone());
+            profile.wallet.takes.push(lapse);
+        }
+        post(profile, booked, kind, &class, at, negated(allocations), Origin::default());
+    }
+}
+
+/// A lapse comes back only if an active event shows that the inactivity never was.
+fn lapse_of(profile: &Profile, class: &Name, at: Timestamp, allocations: Vec<(u32, i64)>) -> Take {
+    Take {
+        kind: TakeKind::Lapse,
+        rule: class.clone(),
+        run: 0,
+        step: Name::from(""),
+        reason: Name::from("inactivity"),
+        at,
+        silence_since: profile.silent_since().unwrap_or(Timestamp::DISTANT_PAST),
+        allocations,
+        restore_until: at,
+        restore_share: 100,
+        restored_at: None,
+        eligible_before: 0,
+    }
+}
+
+/// Drops what nothing can come back to, and joins lots of one class that expire together once their orders are too old to be refunded
+/// one by one: a busy year stays a handful of lots.
+fn tidy(wallet: &mut Wallet, now: Timestamp) {
+    wallet.takes.retain(|take| match take.kind {
+        TakeKind::Lapse => take.at.plus_ms(LAPSE_KEPT_MS) > now,
+        TakeKind::Take => true,
+    });
+    let surplus = wallet.takes.len().saturating_sub(TAKES_MAX);
+    wallet.takes.drain(..surplus);
+    let awaited: BTreeSet<u32> = wallet.takes.iter().flat_map(|take| &take.allocations).map(|(lot, _)| *lot).collect();
+    let is_old = |lot: &Lot| lot.granted_at.max(lot.activates_at).plus_ms(LOT_SOURCE_KEPT_MS) <= now && !awaited.contains(&lot.id);
+    wallet.lots.retain(|lot| lot.left > 0 || awaited.contains(&lot.id));
+    if wallet.lots.len() <= LOTS_AT_EASE {
+        return;
+    }
+    let mut kept: Vec<Lot> = Vec::with_capacity(wallet.lots.len());
+    for lot in wallet.lots.drain(..) {
+        let is_like = |other: &&mut Lot| {
+            let alike = other.class == lot.class && other.expires_at == lot.expires_at && other.expiry_fixed == lot.expiry_fixed;
+            alike && is_old(other)
+        };
+        match kept.iter_mut().find(is_like).filter(|_| is_old(&lot)) {
+            Some(joined) => {
+                joined.granted += lot.granted;
+                joined.left += lot.left;
+                joined.source = Name::from("");
+            }
+            None => kept.push(lot),
+        }
+    }
+    wallet.lots = kept;
+}
+
+// ------------------------------------------------------------------------------------------------------------------- penalties
+
+/// What a take is ordered to do: by which rule, under which notice.
+#[derive(Debug, Clone)]
+pub struct TakeOrder {
+    /// No more than this, whatever could be taken by now.
+    pub announced: i64,
+    pub at: Timestamp,
+    pub rule: Name,
+    pub run: u32,
+    pub step: Name,
+    pub notice: MessageId,
+    /// The silence it is for: each stage at most once in it.
+    pub silence_since: Timestamp,
+}
+
+/// What a take made at `now` would take: by its own amount, `max` and `keep`, the programme's classes, `keep` and cap, narrowed by the
+/// jurisdiction's pack; never pending points; rounded in the person's favour.
+pub fn takeable(profile: &Profile, names: Names<'_>, take: &TakeAction, now: Timestamp) -> i64 {
+    let Some(program) = names.program else { return 0 };
+    let pack = program.jurisdiction.pack_for(profile);
+    if !may_touch(program, pack, &take.of) || !is_silent_enough(profile, pack, now) {
+        return 0;
+    }
+    let (balance, _) = balance(&profile.wallet, Some(&take.of), now);
+    let wanted = match take.amount {
+        TakeAmount::Share(basis_points) => share(i64::from(basis_points), balance, 10_000),
+        TakeAmount::Points(points) => points,
+    };
+    let above_keep = balance - take.keep.max(program.penalty.keep);
+    wanted.min(take.max).min(above_keep).min(cap_left(profile, program, pack, now)).max(0)
+}
+
+/// Whether a penalty may touch that class at all, there.
+fn may_touch(program: &Program, pack: Pack, class: &Name) -> bool {
+    let is_earned = || program.earn.iter().any(|entry| entry.class == *class && matches!(entry.amount, EarnAmount::Rate { .. }));
+    program.penalty.classes.contains(class)
+        && match pack {
+            Pack::NoTakes => false,
+            Pack::BonusOnly | Pack::StrictNotice => !NEVER_BONUS.contains(&&**class) && !is_earned(),
+            Pack::AsProgrammed => &**class != "purchased",
+        }
+}
+
+fn is_silent_enough(profile: &Profile, pack: Pack, now: Timestamp) -> bool {
+    pack != Pack::StrictNotice || profile.silent_since().is_some_and(|since| now.ms_since(since) >= STRICT_SILENCE_MS)
+}
+
+/// What penalties may touch at `now`, over all classes.
+fn eligible(profile: &Profile, program: &Program, pack: Pack, now: Timestamp) -> i64 {
+    let lots = profile.wallet.lots.iter().filter(|lot| lot.is_active(now) && may_touch(program, pack, &lot.class));
+    lots.map(|lot| lot.left).sum()
+}
+
+/// What the cap of the programme leaves: a share of what was eligible before the first take of its window, less what takes of the
+/// window still hold. What came back counts as never taken.
+fn cap_left(profile: &Profile, program: &Program, pack: Pack, now: Timestamp) -> i64 {
+    let Penalty { cap: Some((basis_points, window_ms)), .. } = program.penalty else { return i64::MAX };
+    let held = |take: &Take| take.allocations.iter().map(|(_, amount)| amount).sum::<i64>();
+    let in_window = |take: &&Take| take.kind == TakeKind::Take && take.at > now.plus_ms(-window_ms) && held(take) > 0;
+    let takes: Vec<&Take> = profile.wallet.takes.iter().filter(in_window).collect();
+    let base = takes.iter().min_by_key(|take| take.at).map_or_else(|| eligible(profile, program, pack, now), |take| take.eligible_before);
+    share(i64::from(basis_points), base, 10_000) - takes.iter().map(|take| held(take)).sum::<i64>()
+}
+
+/// Takes points, no more than announced and no more than [`takeable`] says now; each stage once per silence. Returns how many.
+pub fn take(profile: &mut Profile, names: Names<'_>, take: &TakeAction, order: TakeOrder, booked: &mut Booked) -> i64 {
+    let Some(program) = names.program else { return 0 };
+    let same_stage = |t: &Take| t.rule == order.rule && t.step == order.step && t.silence_since == order.silence_since;
+    if profile.wallet.takes.iter().any(|t| t.kind == TakeKind::Take && same_stage(t)) {
+        return 0;
+    }
+    let amount = takeable(profile, names, take, order.at).min(order.announced);
+    if amount <= 0 {
+        return 0;
+    }
+    let eligible_before = eligible(profile, program, program.jurisdiction.pack_for(profile), order.at);
+    let first_expiring = first_expiring(&profile.wallet, &take.of, order.at);
+    let allocations = drain(&mut profile.wallet, &first_expiring, amount);
+    let restore_until = order.at.plus_ms(take.restore_within_ms);
+    profile.wallet.takes.push(Take {
+        kind: TakeKind::Take,
+        rule: order.rule.clone(),
+        run: order.run,
+        step: order.step.clone(),
+        reason: take.reason.clone(),
+        at: order.at,
+        silence_since: order.silence_since,
+        allocations: allocations.clone(),
+        restore_until,
+        restore_share: take.restore_share,
+        restored_at: None,
+        eligible_before,
+    });
+    let said = json!({ "class": *take.of, "points": amount, "reason": *take.reason, "rule": *order.rule, "step": *order.step,
+        "restore_until": restore_until.to_string() });
+    let origin = Origin {
+        reason: Some(take.reason.clone()),
+        rule: Some(order.rule),
+        run: Some(order.run),
+        step: Some(order.step),
+        notice: Some(order.notice),
+    };
+    post(profile, booked, PostingKind::Take, &take.of, order.at, negated(allocations), origin);
+    booked.say("points_taken", order.at, said);
+    amount
+}
+
+/// Indexes of the spendable lots of a class, in the order in which they are used: first to expire, then oldest.
+fn first_expiring(wallet: &Wallet, class: &Name, now: Timestamp) -> Vec<usize> {
+    let mut order: Vec<(Timestamp, Timestamp, u32, usize)> = (wallet.lots.iter().enumerate())
+        .filter(|(_, lot)| lot.class == *class && lot.is_active(now))
+        .map(|(index, lot)| (lot.expires_at, lot.granted_at, lot.id, index))
+        .collect();
+    order.sort_unstable();
+    order.into_iter().map(|(.., index)| index).collect()
+}
+
+/// Gives back what an active event at `active_at`, heard of at `now`, brings back: whatever run took it, whether or not it still lives.
+/// An event before a take or lapse shows that the silence never was: all of it. One after a take and within its `restore.within`: its
+/// share.
+pub fn restore(profile: &mut Profile, names: Names<'_>, active_at: Timestamp, now: Timestamp, booked: &mut Booked) {
+    slide(profile, names);
+    for index in 0..profile.wallet.takes.len() {
+        let share = profile.wallet.takes.get(index).and_then(|take| share_owed(take, active_at));
+        if let Some(share_percent) = share {
+            give_back(profile, names, index, share_percent, now, booked);
+        }
+    }
+    // what has come back whole was of a silence that is over: no stage of it can come again
+    profile.wallet.takes.retain(|take| !take.allocations.is_empty());
+}
+
+fn share_owed(take: &Take, active_at: Timestamp) -> Option<u8> {
+    if active_at <= take.silence_since || take.allocations.is_empty() {
+        None
+    } else if active_at <= take.at {
+        // at one instant events come before timers
+        Some(100)
+    } else {
+        let is_within = take.kind == TakeKind::Take && take.restored_at.is_none() && active_at < take.restore_until;
+        is_within.then_some(take.restore_share)
+    }
+}
+
+/// Returns a share of a take to its own lots, those that live longest first, rounded in the person's favour.
+fn give_back(profile: &mut Profile, names: Names<'_>, index: usize, share_percent: u8, now: Timestamp, booked: &mut Booked) {
+    let zone = names.policy.zone_of(profile);
+    let revived_until = REVIVED.after(now, &zone);
+    let Wallet { lots, takes, .. } = &mut profile.wallet;
+    let Some(take) = takes.get_mut(index) else { return };
+    let total: i64 = take.allocations.iter().map(|(_, amount)| amount).sum();
+    let mut rest = (total * i64::from(share_percent.min(100)) + 99) / 100;
+    let expiry = |lot: &u32| lots.iter().find(|l| l.id == *lot).map_or(Timestamp::DISTANT_PAST, |l| l.expires_at);
+    take.allocations.sort_by_key(|(lot, _)| std::cmp::Reverse((expiry(lot), *lot)));
+    let (mut given, mut class) = (vec![], None);
+    for (lot_id, away) in &mut take.allocations {
+        let Some(lot) = lots.iter_mut().find(|lot| lot.id == *lot_id) else { continue };
+        let part = rest.min(*away);
+        if part > 0 {
+            (lot.left, *away, rest) = (lot.left + part, *away - part, rest - part);
+            lot.expires_at = if lot.expires_at <= now { revived_until } else { lot.expires_at };
+            given.push((*lot_id, part));
+            class = Some(lot.class.clone());
+        }
+    }
+    take.allocations.retain(|(_, away)| *away > 0);
+    take.restored_at = Some(now);
+    let (reason, is_take) = (take.reason.clone(), take.kind == TakeKind::Take);
+    let (rule, run, step) = (take.rule.clone(), take.run, take.step.clone());
+    let Some(class) = class else { return };
+    let points: i64 = given.iter().map(|(_, amount)| amount).sum();
+    let origin = match is_take {
+        true => Origin { reason: Some(reason.clone()), rule: Some(rule), run: Some(run), step: Some(step), notice: None },
+        false => Origin::reason(&reason),
+    };
+    post(profile, booked, PostingKind::Restore, &class, now, given, origin);
+    booked.say("points_restored", now, json!({ "class": *class, "points": points, "reason": *reason }));
+}

@@ -1,0 +1,365 @@
+//! Tiers: up at once, down only at a review, after grace, one step.
+//!
+//! The base tier moves by the qualifying metric (`program.tiers`) or by a rule; an overlay lies above it for a while and moves neither
+//! the base nor its review. A refund never demotes by itself: it counts at the next review. Somebody whose metric rises by the clock
+//! alone (a refund leaves the window) rises at that very instant.
+//!
+//! What a level gives is read in [`super::benefit::entitled`].
+
+use serde_json::json;
+
+use super::points::Booked;
+use super::profile::{Name, Overlay, Profile, Series};
+use super::rule::expr::{Names, ValueType};
+use super::rule::{AggregateFunction, FeatureKind, ReviewRhythm, TierAction, TierLevel, Tiers};
+use super::time::{DAY_MS, Span, Timestamp, Zone};
+
+/// Raises the base tier if the metric has reached a higher level at `at`; somebody the program never saw begins at the lowest.
+pub fn qualify(profile: &mut Profile, names: Names<'_>, at: Timestamp, booked: &mut Booked) {
+    let Some(tiers) = tiers(names) else { return };
+    if profile.tier.base.is_none() {
+        profile.tier.base = tiers.levels.first().map(|level| level.id.clone());
+        profile.tier.since = Some(at);
+    }
+    let earned = earned(profile, names, tiers, at);
+    if tiers.rank(&earned.id) > base_rank(profile, tiers) {
+        move_base(profile, names, tiers, earned.id.clone(), at, "qualified", booked);
+    }
+}
+
+/// Books what falls due at or before `until`, each at its own instant, in order: rises by the clock, `tier_at_risk`, reviews, the end
+/// of grace, the end of an overlay.
+pub fn book(profile: &mut Profile, names: Names<'_>, until: Timestamp, booked: &mut Booked) {
+    let Some(tiers) = tiers(names) else { return };
+    let mut latest = Timestamp::DISTANT_PAST;
+    while let Some((at, due)) = next(profile, names, tiers).filter(|(at, _)| *at <= until) {
+        // what one step makes due at once does not happen before it: a notice whose time passed while grace was running
+        let at = at.max(latest);
+        latest = at;
+        match due {
+            Due::OverlayEnd => profile.tier.overlay = None,
+            Due::Rise => qualify(profile, names, at, booked),
+            Due::GraceEnd => end_grace(profile, names, tiers, at, booked),
+            Due::Review => review(profile, names, tiers, at, booked),
+            Due::AtRisk => say_at_risk(profile, names, tiers, at, booked),
+        }
+    }
+}
+
+/// The next instant at which [`book`] has something to do.
+pub fn next_due(profile: &Profile, names: Names<'_>) -> Timestamp {
+    tiers(names).and_then(|tiers| next(profile, names, tiers)).map_or(Timestamp::FOREVER, |(at, _)| at)
+}
+
+/// The level a person has: the base, or an overlay above it; and until when that stands.
+pub fn effective(profile: &Profile, names: Names<'_>, now: Timestamp) -> (Option<Name>, Timestamp) {
+    let base = profile.tier.base.clone().or_else(|| tiers(names)?.levels.first().map(|level| level.id.clone()));
+    let Some(overlay) = profile.tier.overlay.as_ref().filter(|overlay| now < overlay.until) else { return (base, Timestamp::FOREVER) };
+    let lies_above = tiers(names).is_some_and(|tiers| tiers.rank(&overlay.tier) > base_rank(profile, tiers));
+    match (lies_above, now < overlay.from) {
+        (false, _) => (base, Timestamp::FOREVER),
+        (true, true) => (base, overlay.from),
+        (true, false) => (Some(overlay.tier.clone()), overlay.until),
+    }
+}
+
+/// What a person would still have to add to the metric by the review to keep the base tier, if nothing else happens until then; 0 if
+/// nothing, or without a review.
+pub fn keep_gap(profile: &Profile, names: Names<'_>) -> i64 {
+    let Some((tiers, review_at)) = tiers(names).zip(profile.tier.review_at) else { return 0 };
+    let kept_from = tiers.levels.get(base_rank(profile, tiers)).map_or(0, |level| level.from);
+    (kept_from - metric(profile, names, tiers, review_at)).max(0)
+}
+
+/// A rule's `tier`: to a level, or an overlay. Says what it did, or why it could not.
+pub fn act(
+    profile: &mut Profile,
+    names: Names<'_>,
+    action: &TierAction,
+    at: Timestamp,
+    rule: &Name,
+    booked: &mut Booked,
+) -> Result<String, String> {
+    match action {
+        TierAction::Overlay { up, lasts } => overlay(profile, names, *up, *lasts, at, rule, booked),
+        TierAction::To { tier, protect } => {
+            let tiers = tiers(names).ok_or("the program has no tiers")?;
+            if tiers.levels.iter().all(|level| level.id != *tier) {
+                return Err(format!("the program has no level {tier} any more"));
+            }
+            if profile.tier.base.as_ref() != Some(tier) {
+                move_base(profile, names, tiers, tier.clone(), at, "rule", booked);
+            }
+            if !protect.is_zero() {
+                profile.tier.protected_until = Some(protect.after(at, &names.policy.zone_of(profile)));
+            }
+            Ok(format!("tier {tier}"))
+        }
+    }
+}
+
+/// Lifts a person `up` levels above the base for a while. At the top already there is nothing to lift; a higher or longer overlay that
+/// lies there stays.
+pub fn overlay(
+    profile: &mut Profile,
+    names: Names<'_>,
+    up: u8,
+    lasts: Span,
+    at: Timestamp,
+    source: &Name,
+    booked: &mut Booked,
+) -> Result<String, String> {
+    let tiers = tiers(names).ok_or("the program has no tiers")?;
+    let base = base_rank(profile, tiers);
+    let rank = (base + usize::from(up)).min(tiers.levels.len() - 1);
+    let Some(level) = tiers.levels.get(rank).filter(|_| rank > base) else { return Ok("at the top level already".to_owned()) };
+    let until = lasts.after(at, &names.policy.zone_of(profile));
+    let there = profile.tier.overlay.as_ref().filter(|overlay| at < overlay.until);
+    if there.is_some_and(|overlay| (tiers.rank(&overlay.tier), overlay.until) >= (rank, until)) {
+        return Ok("a higher or longer overlay is there already".to_owned());
+    }
+    profile.tier.overlay = Some(Overlay { tier: level.id.clone(), from: at, until, source: source.clone() });
+    booked.say("benefit_granted", at, json!({ "benefit": "tier_overlay", "tier": *level.id, "until": until.to_string() }));
+    Ok(format!("tier {} until {until}", level.id))
+}
+
+// ------------------------------------------------------------------------------------------------------------------ what is due
+
+/// In the order in which they happen at one instant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    OverlayEnd,
+    Rise,
+    GraceEnd,
+    Review,
+    AtRisk,
+}
+
+fn next(profile: &Profile, names: Names<'_>, tiers: &Tiers) -> Option<(Timestamp, Due)> {
+    let state = &profile.tier;
+    let overlay_end = state.overlay.as_ref().map(|overlay| (overlay.until, Due::OverlayEnd));
+    if is_empty(&tiers.metric) || state.base.is_none() {
+        return overlay_end;
+    }
+    let rise = next_rise(profile, names, tiers).map(|at| (at, Due::Rise));
+    let grace_end = state.grace_until.map(|at| (at, Due::GraceEnd));
+    let review = state.review_at.map(|at| (at, Due::Review));
+    let at_risk = at_risk_at(profile, names, tiers).map(|at| (at, Due::AtRisk));
+    [overlay_end, rise, grace_end, review, at_risk].into_iter().flatten().filter(|(at, _)| !at.is_forever()).min()
+}
+
+fn is_empty(metric: &Name) -> bool {
+    metric.trim().is_empty()
+}
+
+/// When the clock alone lifts the metric to a higher level: at an instant when something negative leaves the window. What is positive
+/// only ever lowers it as it leaves. Looked for from the last fact and the last move on: before, it has been asked.
+fn next_rise(profile: &Profile, names: Names<'_>, tiers: &Tiers) -> Option<Timestamp> {
+    let base = base_rank(profile, tiers);
+    let source = Metric::of(names, &tiers.metric)?;
+    let window_ms = source.window_ms?;
+    if base + 1 >= tiers.levels.len() {
+        return None;
+    }
+    let from = last_fact(profile, names, tiers).max(profile.tier.since);
+    let leave = source.lowering(profile).into_iter().map(|at| at.plus_ms(window_ms)).filter(|at| Some(*at) > from);
+    leave.into_iter().find(|at| tiers.rank(&earned(profile, names, tiers, *at).id) > base)
+}
+
+/// The latest instant at which a fact moved the metric.
+fn last_fact(profile: &Profile, names: Names<'_>, tiers: &Tiers) -> Option<Timestamp> {
+    let source = Metric::of(names, &tiers.metric)?;
+    let series = source.added.series(profile).into_iter().chain(source.subtracted.and_then(|part| part.series(profile)));
+    series.filter_map(|series| series.last_at).max()
+}
+
+/// When `tier_at_risk` is to be said: `notice` before a review at which the metric, as things stand, will not do; at once if a later
+/// fact brought that about.
+fn at_risk_at(profile: &Profile, names: Names<'_>, tiers: &Tiers) -> Option<Timestamp> {
+    let review_at = profile.tier.review_at?;
+    let is_spared = profile.tier.protected_until.is_some_and(|until| until > review_at);
+    let is_said = profile.tier.at_risk_said == Some(review_at) || profile.tier.grace_until.is_some();
+    if is_spared || is_said || tiers.downgrade.notice.is_zero() || keep_gap(profile, names) == 0 {
+        return None;
+    }
+    let notice_at = tiers.downgrade.notice.negated().after(review_at, &names.policy.zone_of(profile));
+    let at = Some(notice_at).max(last_fact(profile, names, tiers)).max(profile.tier.since)?;
+    (at < review_at).then_some(at)
+}
+
+// --------------------------------------------------------------------------------------------------------------- what happens
+
+fn say_at_risk(profile: &mut Profile, names: Names<'_>, tiers: &Tiers, at: Timestamp, booked: &mut Booked) {
+    let gap = keep_gap(profile, names);
+    profile.tier.at_risk_said = profile.tier.review_at;
+    let level = tiers.levels.get(base_rank(profile, tiers));
+    let review_at = profile.tier.review_at.map(|at| at.to_string());
+    booked.say("tier_at_risk", at, json!({ "tier": level.map(|level| &*level.id), "gap": gap, "review_at": review_at }));
+}
+
+/// Enough: renewed. Short: grace begins, unless the tier is protected or grace is running already.
+fn review(profile: &mut Profile, names: Names<'_>, tiers: &Tiers, at: Timestamp, booked: &mut Booked) {
+    let is_short = tiers.rank(&earned(profile, names, tiers, at).id) < base_rank(profile, tiers);
+    let is_protected = profile.tier.protected_until.is_some_and(|until| until > at);
+    profile.tier.review_at = next_review(profile, names, tiers, at);
+    if !is_short || is_protected || profile.tier.grace_until.is_some() {
+        return;
+    }
+    profile.tier.grace_until = Some(tiers.downgrade.grace.after(at, &names.policy.zone_of(profile)));
+    if tiers.downgrade.grace.is_zero() {
+        end_grace(profile, names, tiers, at, booked);
+    }
+}
+
+/// Enough by now: renewed. Still short: one step down, or to what is earned; never below that.
+fn end_grace(profile: &mut Profile, names: Names<'_>, tiers: &Tiers, at: Timestamp, booked: &mut Booked) {
+    profile.tier.grace_until = None;
+    let base = base_rank(profile, tiers);
+    let earned = tiers.rank(&earned(profile, names, tiers, at).id);
+    let is_protected = profile.tier.protected_until.is_some_and(|until| until > at);
+    if earned >= base || is_protected {
+        if tiers.review == ReviewRhythm::Anniversary {
+            profile.tier.review_at = next_review(profile, names, tiers, at);
+        }
+        return;
+    }
+    let target = if tiers.downgrade.one_step { earned.max(base - 1) } else { earned };
+    if let Some(level) = tiers.levels.get(target) {
+        move_base(profile, names, tiers, level.id.clone(), at, "review", booked);
+    }
+}
+
+fn move_base(profile: &mut Profile, names: Names<'_>, tiers: &Tiers, to: Name, at: Timestamp, because: &str, booked: &mut Booked) {
+    let before = base_rank(profile, tiers);
+    let from = profile.tier.base.replace(to.clone());
+    profile.tier.since = Some(at);
+    profile.tier.grace_until = None;
+    profile.tier.protected_until = None;
+    profile.tier.review_at = next_review(profile, names, tiers, at);
+    let direction = if tiers.rank(&to) > before { "up" } else { "down" };
+    booked.say("tier_changed", at, json!({ "from": from.as_deref(), "to": *to, "direction": direction, "because": because }));
+}
+
+/// The first review after `at`. The lowest level has nothing to lose, so nobody wakes up for it.
+fn next_review(profile: &Profile, names: Names<'_>, tiers: &Tiers, at: Timestamp) -> Option<Timestamp> {
+    if base_rank(profile, tiers) == 0 || is_empty(&tiers.metric) {
+        return None;
+    }
+    let shop = &names.policy.zone.last;
+    let months = match tiers.review {
+        ReviewRhythm::Anniversary => return Some(Span { months: 12, ..Span::ZERO }.after(at, &names.policy.zone_of(profile))),
+        ReviewRhythm::Month => 1,
+        ReviewRhythm::Quarter => 3,
+        ReviewRhythm::Year => 12,
+    };
+    Some(next_period(at, months, shop))
+}
+
+/// The first instant of the next period of so many months (1, 3, 12) in the shop's zone, strictly after `at`.
+fn next_period(at: Timestamp, months: i8, shop: &Zone) -> Timestamp {
+    let date = at.local(shop).date();
+    let begun = (date.month() - 1) / months * months + 1;
+    let first = jiff::civil::Date::new(date.year(), begun, 1);
+    let next = first.and_then(|first| first.checked_add(jiff::Span::new().months(i64::from(months))));
+    next.map_or(Timestamp::FOREVER, |next| shop.start_of_day(next))
+}
+
+// ------------------------------------------------------------------------------------------------------------------ the metric
+
+fn tiers<'a>(names: Names<'a>) -> Option<&'a Tiers> {
+    names.program?.tiers.as_ref().filter(|tiers| !tiers.levels.is_empty())
+}
+
+fn base_rank(profile: &Profile, tiers: &Tiers) -> usize {
+    profile.tier.base.as_ref().map_or(0, |base| tiers.rank(base))
+}
+
+fn earned<'a>(profile: &Profile, names: Names<'_>, tiers: &'a Tiers, at: Timestamp) -> &'a TierLevel {
+    if is_empty(&tiers.metric) {
+        let base = base_rank(profile, tiers);
+        return tiers.levels.get(base).unwrap_or_else(|| tiers.earned(0));
+    }
+    tiers.earned(metric(profile, names, tiers, at))
+}
+
+/// The qualifying metric as it stands at `at` if nothing more happens, in minor units or as a count.
+fn metric(profile: &Profile, names: Names<'_>, tiers: &Tiers, at: Timestamp) -> i64 {
+    Metric::of(names, &tiers.metric).map_or(0, |metric| metric.value(profile, at))
+}
+
+/// How a metric comes about: what is added up in a window, less what is subtracted.
+struct Metric<'a> {
+    added: Part<'a>,
+    subtracted: Option<Part<'a>>,
+    counts: bool,
+    /// None: a lifetime.
+    window_ms: Option<i64>,
+}
+
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    Orders,
+    Refunds,
+    Feature(&'a Name),
+}
+
+impl<'a> Part<'a> {
+    fn series(self, profile: &Profile) -> Option<&Series> {
+        match self {
+            Part::Orders => Some(&profile.orders),
+            Part::Refunds => Some(&profile.refunds),
+            Part::Feature(name) => profile.features.get(name),
+        }
+    }
+}
+
+impl<'a> Metric<'a> {
+    /// `spend_180d`, `orders_lifetime`, or a declared count or sum.
+    fn of(names: Names<'a>, name: &str) -> Option<Self> {
+        let window = |text: &str| match text {
+            "lifetime" => Some(None),
+            text => text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok()).map(|days| Some(days * DAY_MS)),
+        };
+        if let Some(window_ms) = name.strip_prefix("spend_").and_then(window) {
+            return Some(Metric { added: Part::Orders, subtracted: Some(Part::Refunds), counts: false, window_ms });
+        }
+        if let Some(window_ms) = name.strip_prefix("orders_").and_then(window) {
+            return Some(Metric { added: Part::Orders, subtracted: None, counts: true, window_ms });
+        }
+        let feature = names.dictionary.features.iter().find(|feature| &*feature.name == name)?;
+        match &feature.kind {
+            FeatureKind::Aggregate(aggregate) if aggregate.value_type != ValueType::Float => Some(Metric {
+                added: Part::Feature(&feature.name),
+                subtracted: None,
+                // the points of a count say themselves how many events they stand for
+                counts: false,
+                window_ms: aggregate.window_ms,
+            })
+            .filter(|_| matches!(aggregate.function, AggregateFunction::Count | AggregateFunction::Sum)),
+            _ => None,
+        }
+    }
+
+    fn value(&self, profile: &Profile, at: Timestamp) -> i64 {
+        let sum = |part: Part<'_>| {
+            let Some(series) = part.series(profile) else { return 0 };
+            let points = match self.window_ms {
+                Some(window_ms) => series.window(at.plus_ms(-window_ms), at),
+                None => series.window(Timestamp::DISTANT_PAST, at),
+            };
+            let before = if self.window_ms.is_none() { (series.before_count as i64, series.before_sum) } else { (0, 0) };
+            if self.counts { before.0 + points.len() as i64 } else { points.iter().fold(before.1, |sum, p| sum.saturating_add(p.value)) }
+        };
+        sum(self.added).saturating_sub(self.subtracted.map_or(0, sum))
+    }
+
+    /// Instants of what lowers the metric now and lifts it as it leaves the window, in order.
+    fn lowering(&self, profile: &Profile) -> Vec<Timestamp> {
+        let negative = self.added.series(profile).into_iter().flat_map(|series| &series.points).filter(|p| p.value < 0 && !self.counts);
+        let subtracted = self.subtracted.and_then(|part| part.series(profile)).into_iter().flat_map(|series| &series.points);
+        let mut instants: Vec<Timestamp> = negative.chain(subtracted).map(|point| point.at).collect();
+        instants.sort_unstable();
+        instants.dedup();
+        instants
+    }
+}
