@@ -20,6 +20,10 @@
 //! at or before the edge is looked up among its person's stored events. What this cannot see is a copy that claims another time of
 //! occurrence *and* comes after its original has been forgotten.
 
+pub mod dump;
+pub mod encoding;
+pub mod sqlite;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -195,6 +199,8 @@ pub struct IntentCommit {
     /// The engine's own events that `profile` has absorbed already (`coupon_issued`).
     pub own_events: Vec<Event>,
     pub entries: Vec<Entry>,
+    /// Version of the rule set whose gates were asked: stands on every entry.
+    pub rules_version: u64,
 }
 
 #[derive(Debug)]

@@ -1,0 +1,178 @@
+//! Events come in: each exactly once, creating the people it is about, who are then due.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use async_trait::async_trait;
+
+use super::memory::id_hash;
+use super::rows::{Fields, States, Waits, event_row, insert_events, json};
+use super::writer::{Tx, Work};
+use crate::engine::event::EventKind;
+use crate::engine::profile::Profile;
+use crate::engine::time::{HOUR_MS, Timestamp};
+use crate::store::{Appended, EventSeq, Identity, NewEvent, ProfileId, StoreError};
+
+pub(super) struct Append(pub Vec<NewEvent>);
+
+const FIND_IDENTITIES: &str = "select j.key, i.profile_id from json_each($1) j
+    join identities i on i.kind = j.value ->> 0 and i.value = j.value ->> 1";
+
+/// $1: rows of id, key, kind, value, place and length of the state in $2.
+pub(super) const CREATE_PROFILES: &str = "
+    insert into profiles (id, key, version, due_at, absorbed_seq, woken_seq, state)
+    select value ->> 0, value ->> 1, 0, null, 0, 0, substr($2, value ->> 4, value ->> 5) from json_each($1);
+    insert into identities (kind, value, profile_id)
+    select value ->> 2, value ->> 3, value ->> 0 from json_each($1)";
+
+/// The candidates of $1 (number, profile, hash, source, id) that are on record already.
+const FIND_DUPLICATES: &str = "select distinct j.value ->> 0 from json_each($1) j
+    join events e on e.profile_id = j.value ->> 1 and e.id_hash = j.value ->> 2
+    where e.source = j.value ->> 3 and e.event_id = j.value ->> 4";
+
+/// $1: events; $2: (profile, due, newest event); $3: (source, hour, events); $4: newest received_at.
+pub(super) const APPEND: &str = concat!(
+    insert_events!("$1"),
+    ";
+    update profiles set
+        due_at = case when quarantined_at is null then min(coalesce(due_at, j.due), j.due) end,
+        woken_seq = j.seq
+    from (select value ->> 0 as id, value ->> 1 as due, value ->> 2 as seq from json_each($2)) j
+    where profiles.id = j.id;
+    insert into source_hours (source, hour, events)
+    select value ->> 0, value ->> 1, value ->> 2 from json_each($3) where true
+    on conflict (source, hour) do update set events = events + excluded.events;
+    update counters set value = max(value, $4) where name = 'events_received_until'"
+);
+
+/// $1: numbers of consent events just inserted.
+pub(super) const RECORD_CONSENTS: &str = "
+    insert into consents (profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at, received_at)
+    select e.profile_id, e.seq, coalesce(e.properties ->> 'purpose', ''), coalesce(e.properties ->> 'channel', ''),
+        coalesce(e.properties ->> 'granted', 0) in (1, 'true'), coalesce(e.properties ->> 'basis', ''),
+        coalesce(e.properties ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at
+    from json_each($1) j join events e on e.seq = j.value";
+
+#[async_trait]
+impl Work for Append {
+    type Done = Appended;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Appended, StoreError> {
+        if self.0.is_empty() {
+            return Ok(Appended::default());
+        }
+        let (owners, profiles_created) = owners(&self.0, tx).await?;
+        let is_duplicate = duplicates(&self.0, &owners, tx).await?;
+        let fresh: Vec<(ProfileId, &NewEvent)> =
+            self.0.iter().zip(&owners).zip(&is_duplicate).filter(|(_, known)| !**known).map(|((new, owner), _)| (*owner, new)).collect();
+        write(&fresh, tx).await?;
+        let new = fresh.len() as u64;
+        Ok(Appended { new, duplicates: self.0.len() as u64 - new, profiles_created })
+    }
+}
+
+fn identity_parts(identity: &Identity) -> (&'static str, &str) {
+    match identity {
+        Identity::User(id) => ("user", id),
+        Identity::Anonymous(id) => ("anonymous", id),
+    }
+}
+
+/// Whose event each is, creating people not seen before; and how many were created.
+async fn owners(events: &[NewEvent], tx: &mut Tx<'_>) -> Result<(Vec<ProfileId>, u64), StoreError> {
+    let distinct: BTreeSet<&Identity> = events.iter().map(|e| &e.identity).collect();
+    let distinct: Vec<&Identity> = distinct.into_iter().collect();
+    let asked: Vec<_> = distinct.iter().map(|identity| identity_parts(identity)).collect();
+    let mut known: Vec<Option<ProfileId>> = vec![None; distinct.len()];
+    for row in sqlx::query(FIND_IDENTITIES).bind(json(&asked)?).fetch_all(&mut *tx.connection).await? {
+        let mut fields = Fields::of("identities", &row);
+        let (index, id): (i64, i64) = (fields.next("key")?, fields.next("profile_id")?);
+        if let Some(slot) = usize::try_from(index).ok().and_then(|index| known.get_mut(index)) {
+            *slot = Some(ProfileId(id));
+        }
+    }
+    let created = create(&distinct, &mut known, tx).await?;
+    let by_identity: HashMap<&Identity, ProfileId> =
+        distinct.into_iter().zip(known).filter_map(|(identity, id)| id.map(|id| (identity, id))).collect();
+    let owner = |event: &NewEvent| by_identity.get(&event.identity).copied();
+    let owners: Option<Vec<ProfileId>> = events.iter().map(owner).collect();
+    let owners = owners.ok_or_else(|| StoreError::Unavailable("an identity was neither found nor created".into()))?;
+    Ok((owners, created))
+}
+
+async fn create(identities: &[&Identity], known: &mut [Option<ProfileId>], tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+    let mut states = States::default();
+    let mut rows = Vec::new();
+    for (identity, slot) in identities.iter().zip(known).filter(|(_, slot)| slot.is_none()) {
+        let (kind, value) = identity_parts(identity);
+        let id = tx.memory.profile_id();
+        let (place, length) = states.add(&Profile::new(value));
+        rows.push((id.0, value, kind, value, place, length));
+        *slot = Some(id);
+    }
+    if !rows.is_empty() {
+        sqlx::query(CREATE_PROFILES).bind(json(&rows)?).bind(states.into_bytes()).execute(&mut *tx.connection).await?;
+    }
+    Ok(rows.len() as u64)
+}
+
+/// For each event: whether it is a copy of one on record, or of one before it in the batch.
+async fn duplicates(events: &[NewEvent], owners: &[ProfileId], tx: &mut Tx<'_>) -> Result<Vec<bool>, StoreError> {
+    let mut first_of_batch: HashMap<(&str, &str), ()> = HashMap::with_capacity(events.len());
+    let mut is_duplicate = Vec::with_capacity(events.len());
+    let mut candidates = Vec::new();
+    for (number, (new, owner)) in events.iter().zip(owners).enumerate() {
+        let event = &new.event;
+        is_duplicate.push(first_of_batch.insert((&event.source, &event.id), ()).is_some());
+        let hash = id_hash(event);
+        let remembered = tx.memory.ids().owner(hash);
+        if remembered.is_some() || tx.memory.ids().may_be_forgotten(event.occurred_at) {
+            candidates.push((number, owner.0, hash, &*event.source, &*event.id));
+        }
+        // the id came in under another identity of the same person, or of another
+        if let Some(other) = remembered.filter(|other| other != owner) {
+            candidates.push((number, other.0, hash, &*event.source, &*event.id));
+        }
+    }
+    if !candidates.is_empty() {
+        for row in sqlx::query(FIND_DUPLICATES).bind(json(&candidates)?).fetch_all(&mut *tx.connection).await? {
+            let number: i64 = Fields::of("events", &row).next("number")?;
+            if let Some(flag) = usize::try_from(number).ok().and_then(|number| is_duplicate.get_mut(number)) {
+                *flag = true;
+            }
+        }
+    }
+    Ok(is_duplicate)
+}
+
+async fn write(fresh: &[(ProfileId, &NewEvent)], tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Vec::with_capacity(fresh.len());
+    let mut due: BTreeMap<ProfileId, (Timestamp, EventSeq)> = BTreeMap::new();
+    let mut hours: BTreeMap<(&str, i64), u64> = BTreeMap::new();
+    let mut consents = Vec::new();
+    let mut received_until = i64::MIN;
+    for (owner, new) in fresh {
+        let event = &new.event;
+        let seq = tx.memory.event_seq();
+        rows.push(event_row(seq, *owner, event, Waits::AndWakes)?);
+        let (at, newest) = due.entry(*owner).or_insert((event.received_at, seq));
+        (*at, *newest) = ((*at).min(event.received_at), seq);
+        if new.active {
+            *hours.entry((&event.source, event.occurred_at.as_ms().div_euclid(HOUR_MS) * HOUR_MS)).or_default() += 1;
+        }
+        if event.kind == EventKind::Consent {
+            consents.push(seq.0);
+        }
+        received_until = received_until.max(event.received_at.as_ms());
+        tx.memory.ids().remember(id_hash(event), *owner, event.received_at);
+    }
+    let due: Vec<_> = due.into_iter().map(|(id, (at, seq))| (id.0, at.as_ms(), seq.0)).collect();
+    let hours: Vec<_> = hours.into_iter().map(|((source, hour), events)| (source, hour, events)).collect();
+    sqlx::query(APPEND).bind(json(&rows)?).bind(json(&due)?).bind(json(&hours)?).bind(received_until).execute(&mut *tx.connection).await?;
+    if !consents.is_empty() {
+        sqlx::query(RECORD_CONSENTS).bind(json(&consents)?).execute(&mut *tx.connection).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,420 @@
+//! Claiming due profiles, and writing what was decided about them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use super::rows::{
+    EventRow, Fields, NewMessage, States, Waits, due, event, event_columns, event_row, hex, insert_events, json, new_message,
+};
+use super::writer::{Tx, Work};
+use crate::engine::action::{Entry, Posting};
+use crate::engine::decide::Decision;
+use crate::engine::profile::{Name, Profile};
+use crate::engine::time::{MINUTE_MS, Timestamp};
+use crate::store::{Claim, ClaimedProfile, Committed, DecisionCommit, DueProfiles, EventSeq, ProfileId, StoreError};
+
+/// Budgets are counted in quarters of an hour: every zone's month begins at one.
+pub(super) const QUARTER_MS: i64 = 15 * MINUTE_MS;
+
+// --------------------------------------------------------------------------------------------------------------- claim
+
+pub(super) struct ClaimDue {
+    pub now: Timestamp,
+    pub limit: usize,
+    pub worker: String,
+}
+
+/// $1 now, $2 limit, $3 worker, $4 epoch. Then the claimed ones with their state.
+pub(super) const CLAIM: &str = "
+    insert into claims (profile_id, worker, epoch, claims)
+    select p.id, $3, $4, coalesce(c.claims, 0) + 1
+    from profiles p left join claims c on c.profile_id = p.id
+    where p.due_at <= $1 and c.worker is null
+    order by p.due_at limit $2
+    on conflict (profile_id) do update set worker = excluded.worker, epoch = excluded.epoch, claims = excluded.claims;
+    select p.id, p.version, p.due_at, p.absorbed_seq, p.woken_seq, c.claims, p.state
+    from claims c join profiles p on p.id = c.profile_id where c.epoch = $4 order by p.due_at, p.id";
+
+/// What waits for the profiles of $1 (id, absorbed_seq), in the order of acknowledgement.
+pub(super) const WAITING_EVENTS: &str = concat!(
+    "select e.seq, e.profile_id, ",
+    event_columns!(),
+    " from json_each($1) j join events e on e.profile_id = j.value ->> 0 and e.seq > j.value ->> 1
+    where e.waits > 0 order by e.profile_id, e.seq"
+);
+
+#[async_trait]
+impl Work for ClaimDue {
+    type Done = DueProfiles;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<DueProfiles, StoreError> {
+        let epoch = tx.memory.epoch();
+        let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
+        let claim = sqlx::query(CLAIM).bind(self.now.as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
+        let mut due = DueProfiles::default();
+        let mut absorbed = Vec::new();
+        for row in claim.fetch_all(&mut *tx.connection).await? {
+            let mut fields = Fields::of("profiles", &row);
+            let id = ProfileId(fields.next("id")?);
+            let version = fields.next("version")?;
+            let due_at = fields.due("due_at")?;
+            let (upto, _woken): (i64, i64) = (fields.next("absorbed_seq")?, fields.next("woken_seq")?);
+            let claims = fields.count("claims")?;
+            match fields.state("state") {
+                Ok(profile) => {
+                    let claim = Claim { profile: id, epoch, version, upto: EventSeq(upto) };
+                    absorbed.push((id.0, upto));
+                    due.profiles.push(ClaimedProfile { claim, profile, events: Vec::new(), due_at, claims });
+                }
+                Err(error) => due.corrupt.push((id, error)),
+            }
+        }
+        set_corrupt_aside(self.now, &due.corrupt, tx).await?;
+        hand_out_events(&absorbed, &mut due.profiles, tx).await?;
+        Ok(due)
+    }
+}
+
+/// A row that cannot be read is nobody's turn again until somebody has looked at it.
+pub(super) async fn set_corrupt_aside(at: Timestamp, corrupt: &[(ProfileId, StoreError)], tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let aside: Vec<_> = corrupt.iter().map(|(id, error)| (id.0, error.to_string())).collect();
+    if aside.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(SET_ASIDE).bind(json(&aside)?).bind(at.as_ms()).execute(&mut *tx.connection).await?;
+    Ok(())
+}
+
+async fn hand_out_events(absorbed: &[(i64, i64)], profiles: &mut [ClaimedProfile], tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    if absorbed.is_empty() {
+        return Ok(());
+    }
+    let places: HashMap<ProfileId, usize> = profiles.iter().enumerate().map(|(place, p)| (p.claim.profile, place)).collect();
+    for row in sqlx::query(WAITING_EVENTS).bind(json(absorbed)?).fetch_all(&mut *tx.connection).await? {
+        let mut fields = Fields::of("events", &row);
+        let (seq, id) = (EventSeq(fields.next("seq")?), ProfileId(fields.next("profile_id")?));
+        let event = event(&mut fields)?;
+        if let Some(profile) = places.get(&id).and_then(|place| profiles.get_mut(*place)) {
+            profile.claim.upto = seq;
+            profile.events.push(event);
+        }
+    }
+    Ok(())
+}
+
+// -------------------------------------------------------------------------------------------------------------- commit
+
+/// Decisions to be written, in order of profile: neighbouring rows dirty the same pages.
+pub(super) struct Commit {
+    batch: Vec<DecisionCommit>,
+    /// Place in `batch` of each decision as it was given.
+    order: Vec<usize>,
+}
+
+impl Commit {
+    pub fn new(batch: Vec<DecisionCommit>) -> Self {
+        let mut numbered: Vec<(usize, DecisionCommit)> = batch.into_iter().enumerate().collect();
+        numbered.sort_by_key(|(_, commit)| commit.claim.profile);
+        let (order, batch) = numbered.into_iter().unzip();
+        Commit { batch, order }
+    }
+}
+
+/// The present guards of the claims in $1 (profile, upto), and when the earliest event beyond `upto` makes the profile due.
+pub(super) const GUARDS: &str = "
+    select p.id, p.version, c.epoch, p.quarantined_at is null,
+        case when p.woken_seq > j.value ->> 1 then
+            (select min(e.received_at) from events e where e.profile_id = p.id and e.seq > j.value ->> 1 and e.waits = 2)
+        end
+    from json_each($1) j join profiles p on p.id = j.value ->> 0 left join claims c on c.profile_id = p.id and c.worker is not null";
+
+/// $1 profiles (id, due, absorbed, place, length), $2 their states, $3 claims to end (profile, epoch), $4 messages, $5 cancelled
+/// (id, because, at), $6 postings, $7 allocations, $8 exposures, $9 own events, $10 entries, $11 entries for the brake, $12
+/// budgets.
+pub(super) const COMMIT: &str = concat!(
+    "update profiles set version = version + 1, due_at = j.due, absorbed_seq = max(absorbed_seq, j.absorbed),
+        state = substr($2, j.place, j.length)
+    from (select value ->> 0 as id, value ->> 1 as due, value ->> 2 as absorbed, value ->> 3 as place, value ->> 4 as length
+        from json_each($1)) j
+    where profiles.id = j.id;
+    delete from claims where (profile_id, epoch) in (select value ->> 0, value ->> 1 from json_each($3));
+    insert into messages (id, profile_id, dedupe_key, rule, rules_version, run_key, run, step, channel, category, template,
+        languages, decided_at, due_at, expires_at, priority, wakes_on, data, state, changed_at, epoch, claims, attempts, outcomes)
+    select unhex(value ->> 'id'), value ->> 'profile', unhex(value ->> 'dedupe_key'), value ->> 'rule', value ->> 'version',
+        value ->> 'run_key', value ->> 'run', value ->> 'step', value ->> 'channel', value ->> 'category', value ->> 'template',
+        value ->> 'languages', value ->> 'decided_at', value ->> 'due_at', value ->> 'expires_at', value ->> 'priority',
+        value ->> 'wakes_on', value ->> 'data', 'queued', value ->> 'decided_at', 0, 0, 0, 0
+    from json_each($4) where true
+    on conflict do nothing;
+    update messages set state = 'cancelled', because = j.because, changed_at = j.at, worker = null
+    from (select unhex(value ->> 0) as id, value ->> 1 as because, value ->> 2 as at from json_each($5)) j
+    where messages.id = j.id and messages.state in ('queued', 'leased');
+    insert into postings (profile_id, number, kind, class, amount, posted_at, reason, rule, run, step, notice)
+    select value ->> 'profile', value ->> 'number', value ->> 'kind', value ->> 'class', value ->> 'amount', value ->> 'at',
+        value ->> 'reason', value ->> 'rule', value ->> 'run', value ->> 'step', unhex(value ->> 'notice')
+    from json_each($6);
+    insert into allocations (profile_id, posting, lot, amount)
+    select value ->> 0, value ->> 1, value ->> 2, value ->> 3 from json_each($7);
+    insert into exposures (profile_id, rule, run_key, run, exposed_at, held_out, decided_by)
+    select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 from json_each($8) where true
+    on conflict do nothing;
+    ",
+    insert_events!("$9"),
+    ";
+    insert into entries (profile_id, entered_at, rules_version, rule, run, step, what, because, until_at)
+    select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8
+    from json_each($10);
+    insert into rule_entries (rule, minute, entries)
+    select value ->> 0, value ->> 1, value ->> 2 from json_each($11) where true
+    on conflict (rule, minute) do update set entries = entries + excluded.entries;
+    insert into budget_uses (coupon, quarter, used_minor)
+    select value ->> 0, value ->> 1, value ->> 2 from json_each($12) where true
+    on conflict (coupon, quarter) do update set used_minor = used_minor + excluded.used_minor"
+);
+
+/// What stands in the way of a claim's commit, and what must not be overslept.
+struct Guard {
+    is_open: bool,
+    waiting_since: Option<Timestamp>,
+}
+
+#[async_trait]
+impl Work for Commit {
+    type Done = Vec<Committed>;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Vec<Committed>, StoreError> {
+        if self.batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut guards = guards(&self.batch, tx).await?;
+        let mut sheet = Sheet::default();
+        let mut answers = vec![Committed::Conflict; self.batch.len()];
+        for (commit, place) in self.batch.iter().zip(&self.order) {
+            sheet.ended.push((commit.claim.profile.0, commit.claim.epoch));
+            // taken out: a second decision about the same person in one batch is a conflict as well
+            let Some(guard) = guards.remove(&commit.claim.profile).filter(|guard| guard.is_open) else { continue };
+            sheet.add(commit, &guard, tx)?;
+            if let Some(answer) = answers.get_mut(*place) {
+                *answer = Committed::Committed;
+            }
+        }
+        sheet.write(tx).await?;
+        Ok(answers)
+    }
+}
+
+async fn guards(batch: &[DecisionCommit], tx: &mut Tx<'_>) -> Result<HashMap<ProfileId, Guard>, StoreError> {
+    let asked: Vec<_> = batch.iter().map(|commit| (commit.claim.profile.0, commit.claim.upto.0)).collect();
+    let claims: HashMap<ProfileId, &Claim> = batch.iter().map(|commit| (commit.claim.profile, &commit.claim)).collect();
+    let mut guards = HashMap::with_capacity(batch.len());
+    for row in sqlx::query(GUARDS).bind(json(&asked)?).fetch_all(&mut *tx.connection).await? {
+        let mut fields = Fields::of("profiles", &row);
+        let id = ProfileId(fields.next("id")?);
+        let (version, epoch): (i64, Option<i64>) = (fields.next("version")?, fields.next("epoch")?);
+        let is_live: bool = fields.next("quarantined_at")?;
+        let waiting_since = fields.optional_instant("received_at")?;
+        let is_open = is_live && claims.get(&id).is_some_and(|claim| claim.version == version && Some(claim.epoch) == epoch);
+        guards.insert(id, Guard { is_open, waiting_since });
+    }
+    Ok(guards)
+}
+
+/// Everything a commit writes, table by table.
+#[derive(Default)]
+struct Sheet<'c> {
+    profiles: Vec<(i64, Option<i64>, i64, usize, usize)>,
+    states: States,
+    ended: Vec<(i64, i64)>,
+    messages: Vec<NewMessage<'c>>,
+    cancelled: Vec<(String, &'c str, i64)>,
+    postings: Vec<PostingRow<'c>>,
+    allocations: Vec<(i64, u32, u32, i64)>,
+    exposures: Vec<(i64, &'c str, &'c str, u32, i64, u8, &'c str)>,
+    own_events: Vec<EventRow<'c>>,
+    entries: Vec<EntryColumns<'c>>,
+    brake: BTreeMap<(&'c str, i64), u64>,
+    budgets: BTreeMap<(&'c str, i64), i64>,
+}
+
+/// The columns of a log entry, in the order in which the scripts read them.
+pub(super) type EntryColumns<'e> = (i64, i64, i64, &'e str, u32, &'e str, &'static str, &'e str, Option<i64>);
+
+pub(super) fn entry_columns(profile: ProfileId, rules_version: u64, entry: &Entry) -> EntryColumns<'_> {
+    (
+        profile.0,
+        entry.at.as_ms(),
+        rules_version as i64,
+        &entry.rule,
+        entry.run,
+        &entry.step,
+        entry.what.name(),
+        &entry.because,
+        entry.until.map(Timestamp::as_ms),
+    )
+}
+
+#[derive(Serialize)]
+struct PostingRow<'p> {
+    profile: i64,
+    number: u32,
+    kind: &'static str,
+    class: &'p str,
+    amount: i64,
+    at: i64,
+    reason: &'p str,
+    rule: Option<&'p Name>,
+    run: Option<u32>,
+    step: Option<&'p Name>,
+    notice: Option<String>,
+}
+
+fn posting_row(profile: ProfileId, posting: &Posting) -> PostingRow<'_> {
+    PostingRow {
+        profile: profile.0,
+        number: posting.number,
+        kind: posting.kind.name(),
+        class: &posting.class,
+        amount: posting.amount,
+        at: posting.at.as_ms(),
+        reason: &posting.reason,
+        rule: posting.rule.as_ref(),
+        run: posting.run,
+        step: posting.step.as_ref(),
+        notice: posting.notice.map(|id| hex(id.0)),
+    }
+}
+
+impl<'c> Sheet<'c> {
+    fn add(&mut self, commit: &'c DecisionCommit, guard: &Guard, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let DecisionCommit { claim, decision, rules_version } = commit;
+        let Decision { profile, due_at, messages, cancelled, postings, exposures, own_events, entries, entered, budget_used } = decision;
+        let id = claim.profile;
+        self.profile(claim, profile, guard.waiting_since.map_or(*due_at, |waiting| waiting.min(*due_at)));
+        self.messages.extend(messages.iter().map(|message| new_message(id, message)));
+        let decided_at = profile.decided_at.map_or(0, Timestamp::as_ms);
+        self.cancelled.extend(cancelled.iter().map(|(message, because)| (hex(message.0), &**because, decided_at)));
+        for posting in postings {
+            self.postings.push(posting_row(id, posting));
+            let mut by_lot: BTreeMap<u32, i64> = BTreeMap::new();
+            posting.allocations.iter().for_each(|(lot, amount)| *by_lot.entry(*lot).or_default() += amount);
+            self.allocations.extend(by_lot.into_iter().map(|(lot, amount)| (id.0, posting.number, lot, amount)));
+        }
+        self.exposures.extend(exposures.iter().map(|e| (id.0, &*e.rule, &*e.run_key, e.run, e.at.as_ms(), u8::from(e.held_out), &*e.by)));
+        for event in own_events {
+            self.own_events.push(event_row(tx.memory.event_seq(), id, event, Waits::No)?);
+        }
+        self.entries.extend(entries.iter().map(|entry| entry_columns(id, *rules_version, entry)));
+        for (rule, at) in entered {
+            *self.brake.entry((rule, at.as_ms().div_euclid(MINUTE_MS) * MINUTE_MS)).or_default() += 1;
+        }
+        for (coupon, at, minor) in budget_used {
+            *self.budgets.entry((coupon, at.as_ms().div_euclid(QUARTER_MS) * QUARTER_MS)).or_default() += minor;
+        }
+        Ok(())
+    }
+
+    fn profile(&mut self, claim: &Claim, profile: &Profile, due_at: Timestamp) {
+        let (place, length) = self.states.add(profile);
+        self.profiles.push((claim.profile.0, due(due_at), claim.upto.0, place, length));
+    }
+
+    async fn write(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        if !self.budgets.is_empty() {
+            tx.memory.numbers.world += 1;
+        }
+        let flat = |counts: BTreeMap<(&'c str, i64), u64>| counts.into_iter().map(|((name, at), n)| (name, at, n)).collect::<Vec<_>>();
+        let budgets: Vec<_> = self.budgets.into_iter().map(|((coupon, at), minor)| (coupon, at, minor)).collect();
+        sqlx::query(COMMIT)
+            .bind(json(&self.profiles)?)
+            .bind(self.states.into_bytes())
+            .bind(json(&self.ended)?)
+            .bind(json(&self.messages)?)
+            .bind(json(&self.cancelled)?)
+            .bind(json(&self.postings)?)
+            .bind(json(&self.allocations)?)
+            .bind(json(&self.exposures)?)
+            .bind(json(&self.own_events)?)
+            .bind(json(&self.entries)?)
+            .bind(json(&flat(self.brake))?)
+            .bind(json(&budgets)?)
+            .execute(&mut *tx.connection)
+            .await?;
+        Ok(())
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------- give back, aside
+
+pub(super) struct Release(pub Vec<Claim>);
+
+/// $1: (profile, epoch). The claim did not count.
+pub(super) const RELEASE: &str = "update claims set worker = null, claims = claims - 1
+    where (profile_id, epoch) in (select value ->> 0, value ->> 1 from json_each($1))";
+
+#[async_trait]
+impl Work for Release {
+    type Done = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let claims: Vec<_> = self.0.iter().map(|claim| (claim.profile.0, claim.epoch)).collect();
+        sqlx::query(RELEASE).bind(json(&claims)?).execute(&mut *tx.connection).await?;
+        Ok(())
+    }
+}
+
+pub(super) struct Quarantine {
+    pub at: Timestamp,
+    pub profiles: Vec<(Claim, String)>,
+}
+
+/// $1: (profile, because); $2: now.
+pub(super) const SET_ASIDE: &str = "
+    update profiles set quarantined_at = $2, quarantined_because = j.because, due_at = null, version = version + 1
+    from (select value ->> 0 as id, value ->> 1 as because from json_each($1)) j where profiles.id = j.id;
+    delete from claims where profile_id in (select value ->> 0 from json_each($1))";
+
+#[async_trait]
+impl Work for Quarantine {
+    type Done = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let asked: Vec<_> = self.profiles.iter().map(|(claim, _)| (claim.profile.0, claim.upto.0)).collect();
+        let mut epochs = HashMap::new();
+        for row in sqlx::query(GUARDS).bind(json(&asked)?).fetch_all(&mut *tx.connection).await? {
+            let mut fields = Fields::of("profiles", &row);
+            let (id, _version): (i64, i64) = (fields.next("id")?, fields.next("version")?);
+            epochs.insert(ProfileId(id), fields.next::<Option<i64>>("epoch")?);
+        }
+        // somebody else's claim by now: theirs to judge
+        let ours = |claim: &Claim| epochs.get(&claim.profile) == Some(&Some(claim.epoch));
+        let aside: Vec<_> =
+            self.profiles.iter().filter(|(claim, _)| ours(claim)).map(|(claim, because)| (claim.profile.0, because)).collect();
+        sqlx::query(SET_ASIDE).bind(json(&aside)?).bind(self.at.as_ms()).execute(&mut *tx.connection).await?;
+        Ok(())
+    }
+}
+
+pub(super) struct Reinstate {
+    pub at: Timestamp,
+    pub profiles: Vec<ProfileId>,
+}
+
+/// $1: ids; $2: the instant. The version moves, so that a look under way does not set a later due instant over this one.
+pub(super) const REINSTATE: &str = "
+    update profiles set quarantined_at = null, quarantined_because = null, due_at = min(coalesce(due_at, $2), $2), version = version + 1
+    where id in (select value from json_each($1));
+    delete from claims where profile_id in (select value from json_each($1)) and worker is null";
+
+#[async_trait]
+impl Work for Reinstate {
+    type Done = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let ids: BTreeSet<i64> = self.profiles.iter().map(|id| id.0).collect();
+        let ids: Vec<i64> = ids.into_iter().collect();
+        sqlx::query(REINSTATE).bind(json(&ids)?).bind(self.at.as_ms()).execute(&mut *tx.connection).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,249 @@
+//! SQLite: the embedded store. One writer with group commit ([`writer`]), readers beside it, every commit flushed to the disk.
+//!
+//! Two habits make it fast enough. A batch travels as one JSON text that `json_each` takes apart, states beside it as one blob that
+//! `substr` cuts up: a call costs the same hop to SQLite's thread for one row as for a thousand. And where several statements
+//! need nothing from each other they travel as one script with shared parameters.
+//!
+//! A second process is refused by a lock of the operating system on a file beside the database; therefore every claim found at
+//! the start is void.
+
+mod append;
+mod decisions;
+mod memory;
+mod open;
+mod outbox;
+mod reads;
+mod rows;
+mod rules;
+mod world;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use sqlx::SqlitePool;
+
+use self::memory::Memory;
+pub use self::open::{Durability, Options};
+use self::world::WorldCache;
+use self::writer::{Work, Writer};
+use super::{
+    Appended, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, History, Identity, IntentCommit, MessageResult, MessageRow,
+    NewEvent, PauseScope, ProfileId, Publication, Published, Recorded, SourceHour, Store, StoreError, StoredProfile, WorldView,
+};
+use crate::engine::action::MessageId;
+use crate::engine::decide::Pause;
+use crate::engine::profile::Name;
+use crate::engine::time::Timestamp;
+use crate::store::ClaimedMessages;
+
+/// The embedded store. Clones share the writer and the readers.
+#[derive(Clone)]
+pub struct SqliteStore {
+    writer: Writer,
+    readers: SqlitePool,
+    shared: Arc<Shared>,
+    task: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
+}
+
+/// What writer and readers both know.
+struct Shared {
+    path: PathBuf,
+    environment: String,
+    /// Claims of this process have this epoch or a later one; every earlier process had smaller ones.
+    first_epoch: i64,
+    world: WorldCache,
+    generation: AtomicI64,
+    world_version: AtomicI64,
+    profiles: AtomicU64,
+    /// Held as long as anybody uses the store: the lock against a second process.
+    _lock: std::fs::File,
+}
+
+impl Shared {
+    /// Lets readers see the writer's numbers, after every transaction.
+    fn publish(&self, memory: &Memory) {
+        self.generation.store(memory.numbers.generation, Ordering::Release);
+        self.world_version.store(memory.numbers.world, Ordering::Release);
+        self.profiles.store(memory.numbers.profiles, Ordering::Release);
+    }
+}
+
+impl SqliteStore {
+    /// Opens the database, creating it if need be. The first to open it names its environment; see [`Store::environment`].
+    pub async fn open(path: &Path, environment: &str) -> Result<Self, StoreError> {
+        Self::open_with(Options::new(path, environment)).await
+    }
+
+    /// Waits until everything is written and the files are closed, so that another process may open them. Other clones are useless
+    /// afterwards.
+    pub async fn close(self) {
+        let task = self.task.lock().ok().and_then(|mut task| task.take());
+        self.readers.close().await;
+        self.writer.stop().await;
+        drop(self.writer);
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::error!(error = %error, "the writer ended badly");
+        }
+    }
+
+    async fn write<W: Work>(&self, work: W) -> Result<W::Done, StoreError> {
+        self.writer.submit(work).await
+    }
+
+    fn failed(&self, error: StoreError) -> StoreError {
+        failure(error, &self.shared.path)
+    }
+}
+
+/// Completes an error that was made where the path is not known.
+fn failure(error: StoreError, path: &Path) -> StoreError {
+    match error {
+        StoreError::Full { .. } => StoreError::Full { path: path.to_owned() },
+        other => other,
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|e| e.code()).and_then(|code| code.parse::<u32>().ok());
+        // the low byte is the primary code (https://sqlite.org/rescode.html)
+        match code.map(|code| code & 0xff) {
+            Some(13) => StoreError::Full { path: PathBuf::new() },
+            Some(11 | 26) => StoreError::Corrupt { table: "database", column: "file", key: "page".into(), detail: error.to_string() },
+            _ => StoreError::Unavailable(error.to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn append_events(&self, events: Vec<NewEvent>) -> Result<Appended, StoreError> {
+        self.write(append::Append(events)).await
+    }
+
+    async fn claim_due(&self, now: Timestamp, limit: usize, worker: &str) -> Result<DueProfiles, StoreError> {
+        self.write(decisions::ClaimDue { now, limit, worker: worker.to_owned() }).await
+    }
+
+    async fn commit_decisions(&self, batch: Vec<DecisionCommit>) -> Result<Vec<Committed>, StoreError> {
+        self.write(decisions::Commit::new(batch)).await
+    }
+
+    async fn release_profiles(&self, claims: Vec<Claim>) -> Result<(), StoreError> {
+        self.write(decisions::Release(claims)).await
+    }
+
+    async fn quarantine(&self, at: Timestamp, profiles: Vec<(Claim, String)>) -> Result<(), StoreError> {
+        self.write(decisions::Quarantine { at, profiles }).await
+    }
+
+    async fn reinstate(&self, at: Timestamp, profiles: Vec<ProfileId>) -> Result<(), StoreError> {
+        self.write(decisions::Reinstate { at, profiles }).await
+    }
+
+    async fn make_all_due(&self, at: Timestamp, spread_ms: i64) -> Result<u64, StoreError> {
+        rules::make_all_due(self, at, spread_ms).await
+    }
+
+    async fn entries_since(&self, since: Timestamp) -> Result<BTreeMap<Name, u64>, StoreError> {
+        world::entries_since(&self.readers, since).await.map_err(|e| self.failed(e))
+    }
+
+    async fn claim_messages(&self, now: Timestamp, limit: usize, worker: &str) -> Result<Vec<ClaimedMessages>, StoreError> {
+        self.write(outbox::ClaimMessages { now, limit, worker: worker.to_owned() }).await
+    }
+
+    async fn interrupted(&self) -> Result<Vec<ClaimedMessages>, StoreError> {
+        outbox::interrupted(self).await
+    }
+
+    async fn commit_intents(&self, now: Timestamp, generation: i64, batch: Vec<IntentCommit>) -> Result<Vec<Committed>, StoreError> {
+        self.write(outbox::Intents { now, generation, batch }).await
+    }
+
+    async fn record_results(&self, batch: Vec<MessageResult>) -> Result<Vec<Recorded>, StoreError> {
+        self.write(outbox::Results(batch)).await
+    }
+
+    async fn publish_rules(&self, publication: Publication) -> Result<Published, StoreError> {
+        rules::publish(self, publication).await
+    }
+
+    async fn current_version(&self) -> Result<Option<u64>, StoreError> {
+        rules::current_version(&self.readers).await.map_err(|e| self.failed(e))
+    }
+
+    async fn texts_of(&self, version: u64) -> Result<Option<Vec<(String, String)>>, StoreError> {
+        rules::texts_of(&self.readers, version).await.map_err(|e| self.failed(e))
+    }
+
+    async fn world(&self, month_start: Timestamp) -> Result<WorldView, StoreError> {
+        world::view(&self.readers, &self.shared, month_start).await.map_err(|e| self.failed(e))
+    }
+
+    async fn set_pause(&self, at: Timestamp, scope: PauseScope, pause: Option<Pause>, by: &str) -> Result<(), StoreError> {
+        self.write(world::SetPause { at, scope, pause, by: by.to_owned() }).await
+    }
+
+    async fn set_hold(&self, at: Timestamp, rule: &str, hold: Option<Pause>, by: &str) -> Result<(), StoreError> {
+        self.write(world::SetHold { at, rule: rule.to_owned(), hold, by: by.to_owned() }).await
+    }
+
+    async fn heartbeat(&self, worker: &str, now: Timestamp) -> Result<(), StoreError> {
+        self.write(world::Heartbeat { worker: worker.to_owned(), now }).await
+    }
+
+    async fn source_hours(&self, since: Timestamp) -> Result<Vec<SourceHour>, StoreError> {
+        world::source_hours(&self.readers, since).await.map_err(|e| self.failed(e))
+    }
+
+    async fn record_quiet(&self, from: Timestamp, until: Timestamp) -> Result<(), StoreError> {
+        self.write(world::RecordQuiet { from, until }).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        reads::next_due(&self.readers).await.map_err(|e| self.failed(e))
+    }
+
+    async fn environment(&self) -> Result<String, StoreError> {
+        Ok(self.shared.environment.clone())
+    }
+
+    async fn find_profile(&self, identity: &Identity) -> Result<Option<ProfileId>, StoreError> {
+        reads::find_profile(&self.readers, identity).await.map_err(|e| self.failed(e))
+    }
+
+    async fn profile(&self, id: ProfileId) -> Result<Option<StoredProfile>, StoreError> {
+        reads::profile(&self.readers, id).await.map_err(|e| self.failed(e))
+    }
+
+    async fn profiles(&self, after: Option<ProfileId>, limit: usize) -> Result<Vec<StoredProfile>, StoreError> {
+        reads::profiles(&self.readers, after, limit).await.map_err(|e| self.failed(e))
+    }
+
+    async fn history(&self, id: ProfileId) -> Result<History, StoreError> {
+        reads::history(&self.readers, id).await.map_err(|e| self.failed(e))
+    }
+
+    async fn messages(&self, ids: &[MessageId]) -> Result<Vec<MessageRow>, StoreError> {
+        reads::messages(&self.readers, ids).await.map_err(|e| self.failed(e))
+    }
+
+    async fn entries(&self, after: i64, limit: usize) -> Result<Vec<EntryRow>, StoreError> {
+        reads::entries(&self.readers, after, limit).await.map_err(|e| self.failed(e))
+    }
+
+    async fn counts(&self) -> Result<Counts, StoreError> {
+        reads::counts(&self.readers).await.map_err(|e| self.failed(e))
+    }
+
+    async fn dump(&self, id: ProfileId) -> Result<String, StoreError> {
+        reads::dump(&self.readers, id).await.map_err(|e| self.failed(e))
+    }
+}

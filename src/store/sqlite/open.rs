@@ -1,0 +1,204 @@
+//! Opening: the lock against a second process, the connections, the migrations, and what the last process left behind.
+
+use std::borrow::Cow;
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, SqlSafeStr as _, SqliteConnection};
+
+use super::memory::{Memory, Numbers};
+use super::rows::Fields;
+use super::world::WorldCache;
+use super::writer::Writer;
+use super::{Shared, SqliteStore};
+use crate::engine::time::Timestamp;
+use crate::store::StoreError;
+
+/// How a database is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub path: PathBuf,
+    /// The name under which it is opened; the first one stays.
+    pub environment: String,
+    pub durability: Durability,
+    /// Event ids kept in memory against duplicates (about 50 bytes each). Default: a million.
+    pub recent_ids_max: usize,
+    /// Connections that read beside the writer. Default: 4.
+    pub readers: u32,
+    /// Pages (of 4 kB) beyond which the database refuses to grow; none: the disk decides.
+    pub pages_max: Option<u32>,
+}
+
+/// What a commit survives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// Loss of power: every commit is flushed to the disk. What a shop needs.
+    Power,
+    /// The death of the process, not of the machine: for replays that can be run again.
+    Process,
+}
+
+impl Options {
+    pub fn new(path: &Path, environment: &str) -> Self {
+        Options {
+            path: path.to_owned(),
+            environment: environment.to_owned(),
+            durability: Durability::Power,
+            recent_ids_max: 1_000_000,
+            readers: 4,
+            pages_max: None,
+        }
+    }
+}
+
+/// The migrations, in order. They only ever add.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql"))];
+
+/// Pages kept in memory by each connection, in kB (negative: that is how SQLite takes it).
+const CACHE_KB: &str = "-65536";
+/// The database file is read through the page cache of the system up to so many bytes.
+const MMAP_BYTES: &str = "1073741824";
+/// The write-ahead log is cut back to so many bytes after a checkpoint.
+const LOG_BYTES_MAX: &str = "67108864";
+
+const NAME_ENVIRONMENT: &str = "insert into environment (id, name) values (1, $1) on conflict (id) do nothing";
+const ENVIRONMENT: &str = "select name from environment where id = 1";
+const COUNT_BOOT: &str = "update counters set value = value + 1 where name = 'boots' returning value";
+/// Every claim of an earlier process is void, its count is not; leased messages are queued again. What was `sending` stays:
+/// nobody knows whether it went out (see `interrupted`).
+const VOID_CLAIMS: &str = "update claims set worker = null;
+    update messages set state = 'queued', worker = null where state in ('leased', 'sending') and state = 'leased'";
+const NUMBERS: &str = "select
+    coalesce((select max(id) from profiles), 0),
+    coalesce((select max(seq) from events), 0),
+    (select count(*) from profiles),
+    (select value from counters where name = 'events_received_until')";
+
+impl SqliteStore {
+    /// Opens the database as told.
+    pub async fn open_with(options: Options) -> Result<Self, StoreError> {
+        let lock = lock(&options.path)?;
+        let mut connection = connect_options(&options).connect().await.map_err(|e| unopened(&options.path, e))?;
+        migrate(&mut connection, &options.path).await?;
+        let environment = environment(&mut connection, &options.environment).await?;
+        let memory = recover(&mut connection, options.recent_ids_max).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(options.readers)
+            .connect_lazy_with(connect_options(&options).read_only(true).create_if_missing(false));
+        let shared = Arc::new(Shared {
+            path: options.path,
+            environment,
+            first_epoch: memory.numbers.next_epoch,
+            world: WorldCache::default(),
+            generation: AtomicI64::new(memory.numbers.generation),
+            world_version: AtomicI64::new(memory.numbers.world),
+            profiles: AtomicU64::new(memory.numbers.profiles),
+            _lock: lock,
+        });
+        let (writer, task) = Writer::start(connection, memory, Arc::clone(&shared));
+        let store = SqliteStore { writer, readers, shared, task: Arc::new(std::sync::Mutex::new(Some(task))) };
+        super::rules::finish_first_looks(&store).await?;
+        Ok(store)
+    }
+}
+
+fn unopened(path: &Path, error: impl std::fmt::Display) -> StoreError {
+    StoreError::Open { path: path.to_owned(), reason: error.to_string() }
+}
+
+/// Takes the lock that says "this database is in use", with our process id for the message that a second one shows.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let name = path.file_name().ok_or_else(|| unopened(path, "this is no file name"))?;
+    let mut beside = name.to_owned();
+    beside.push(".lock");
+    let lock_path = path.with_file_name(beside);
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&lock_path)
+        .map_err(|e| unopened(path, format!("{e} (at `{}`)", lock_path.display())))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // who holds it is a courtesy: unreadable is as good as unknown
+            let holder = file.read_to_string(&mut holder).ok().and_then(|_| holder.trim().parse().ok());
+            return Err(StoreError::Locked { path: path.to_owned(), holder });
+        }
+        Err(TryLockError::Error(error)) => return Err(unopened(path, error)),
+    }
+    let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+    noted.map_err(|e| unopened(path, e))?;
+    Ok(file)
+}
+
+fn connect_options(options: &Options) -> SqliteConnectOptions {
+    let synchronous = match options.durability {
+        Durability::Power => SqliteSynchronous::Full,
+        Durability::Process => SqliteSynchronous::Off,
+    };
+    let connect = SqliteConnectOptions::new()
+        .filename(&options.path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        .busy_timeout(Duration::from_secs(5))
+        .statement_cache_capacity(256)
+        .pragma("cache_size", CACHE_KB)
+        .pragma("mmap_size", MMAP_BYTES)
+        .pragma("temp_store", "memory")
+        .pragma("journal_size_limit", LOG_BYTES_MAX)
+        .disable_statement_logging();
+    match options.pages_max {
+        Some(pages) => connect.pragma("max_page_count", pages.to_string()),
+        None => connect,
+    }
+}
+
+async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let migrations = MIGRATIONS
+        .into_iter()
+        .map(|(version, name, text)| Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false));
+    let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
+    match Migrator::with_migrations(migrations.collect()).run(&mut *connection).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(found)) => Err(StoreError::Newer { path: path.to_owned(), found, known }),
+        Err(MigrateError::Execute(error)) => Err(super::failure(error.into(), path)),
+        Err(error) => Err(unopened(path, error)),
+    }
+}
+
+async fn environment(connection: &mut SqliteConnection, name: &str) -> Result<String, StoreError> {
+    sqlx::query(NAME_ENVIRONMENT).bind(name).execute(&mut *connection).await?;
+    let row = sqlx::query(ENVIRONMENT).fetch_one(&mut *connection).await?;
+    Fields::of("environment", &row).next("name")
+}
+
+/// Voids what an earlier process had claimed, and reads the numbers the writer goes on from.
+async fn recover(connection: &mut SqliteConnection, recent_ids_max: usize) -> Result<Memory, StoreError> {
+    let row = sqlx::query(COUNT_BOOT).fetch_one(&mut *connection).await?;
+    let boots: i64 = Fields::of("counters", &row).next("value")?;
+    sqlx::raw_sql(VOID_CLAIMS).execute(&mut *connection).await?;
+    let row = sqlx::query(NUMBERS).fetch_one(&mut *connection).await?;
+    let mut fields = Fields::of("profiles", &row);
+    let (last_profile, last_event): (i64, i64) = (fields.next("id")?, fields.next("seq")?);
+    let (profiles, received_until): (i64, i64) = (fields.next("count")?, fields.next("received_until")?);
+    let first_of_boot = boots << 32;
+    let numbers = Numbers {
+        next_profile: last_profile + 1,
+        next_event: last_event + 1,
+        next_epoch: first_of_boot,
+        profiles: profiles.max(0) as u64,
+        generation: first_of_boot,
+        world: first_of_boot,
+    };
+    Ok(Memory::new(numbers, Timestamp::from_ms(received_until), recent_ids_max))
+}

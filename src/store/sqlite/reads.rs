@@ -1,0 +1,282 @@
+//! Reading without a claim: one person, everybody in pages, the decision log, sums.
+
+use std::collections::BTreeMap;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{SqliteConnection, SqlitePool};
+
+use super::rows::{Fields, event, event_columns, hex, json, message, message_columns, message_state};
+use crate::engine::action::{Channel, Entry, ExposureRecord, MessageId, MessageState, Posting, PostingKind, What};
+use crate::engine::profile::Name;
+use crate::engine::time::Timestamp;
+use crate::store::{
+    Attempt, Counts, EntryRow, EventSeq, History, Identity, MessageRow, ProfileId, StoreError, StoredProfile, dump as text,
+};
+
+pub(super) const NEXT_DUE: &str = "select min(due_at) from (
+    select min(due_at) as due_at from profiles where due_at is not null
+    union all
+    select due_at from (
+        select m.due_at from messages m join profiles p on p.id = m.profile_id
+        where m.state = 'queued' and p.quarantined_at is null order by m.due_at limit 1))";
+
+pub(super) async fn next_due(readers: &SqlitePool) -> Result<Option<Timestamp>, StoreError> {
+    let row = sqlx::query(NEXT_DUE).fetch_one(readers).await?;
+    Fields::of("profiles", &row).optional_instant("due_at")
+}
+
+// ------------------------------------------------------------------------------------------------------------ profiles
+
+const FIND_PROFILE: &str = "select profile_id from identities where kind = $1 and value = $2";
+
+pub(super) async fn find_profile(readers: &SqlitePool, identity: &Identity) -> Result<Option<ProfileId>, StoreError> {
+    let (kind, value) = match identity {
+        Identity::User(value) => ("user", value),
+        Identity::Anonymous(value) => ("anonymous", value),
+    };
+    let row = sqlx::query(FIND_PROFILE).bind(kind).bind(&**value).fetch_optional(readers).await?;
+    row.map(|row| Ok(ProfileId(Fields::of("identities", &row).next("profile_id")?))).transpose()
+}
+
+const PROFILES: &str = "select p.id, p.version, p.due_at, p.absorbed_seq, p.quarantined_at, p.quarantined_because, p.state
+    from profiles p where p.id > $1 order by p.id limit $2";
+const WAITING: &str = concat!(
+    "select e.profile_id, ",
+    event_columns!(),
+    " from json_each($1) j join events e on e.profile_id = j.value ->> 0 and e.seq > j.value ->> 1
+    where e.waits > 0 order by e.profile_id, e.seq"
+);
+
+pub(super) async fn profile(readers: &SqlitePool, id: ProfileId) -> Result<Option<StoredProfile>, StoreError> {
+    let found = profiles(readers, Some(ProfileId(id.0.saturating_sub(1))), 1).await?;
+    Ok(found.into_iter().next().filter(|profile| profile.id == id))
+}
+
+pub(super) async fn profiles(readers: &SqlitePool, after: Option<ProfileId>, limit: usize) -> Result<Vec<StoredProfile>, StoreError> {
+    // one snapshot: what waits must be what the state has not absorbed
+    let mut snapshot = readers.begin().await?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = sqlx::query(PROFILES).bind(after.map_or(0, |id| id.0)).bind(limit).fetch_all(&mut *snapshot).await?;
+    let (mut profiles, mut absorbed) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for row in &rows {
+        let mut fields = Fields::of("profiles", row);
+        let id = ProfileId(fields.next("id")?);
+        let (version, due_at) = (fields.next("version")?, fields.due("due_at")?);
+        absorbed.push((id.0, fields.next::<i64>("absorbed_seq")?));
+        let (at, because) = (fields.optional_instant("quarantined_at")?, fields.next::<Option<String>>("quarantined_because")?);
+        let quarantined = at.map(|at| (at, because.unwrap_or_default()));
+        profiles.push(StoredProfile { id, version, profile: fields.state("state")?, due_at, waiting: Vec::new(), quarantined });
+    }
+    let mut waiting = BTreeMap::<ProfileId, Vec<_>>::new();
+    for row in sqlx::query(WAITING).bind(json(&absorbed)?).fetch_all(&mut *snapshot).await? {
+        let mut fields = Fields::of("events", &row);
+        let id = ProfileId(fields.next("profile_id")?);
+        waiting.entry(id).or_default().push(event(&mut fields)?);
+    }
+    for profile in &mut profiles {
+        profile.waiting = waiting.remove(&profile.id).unwrap_or_default();
+    }
+    Ok(profiles)
+}
+
+// ------------------------------------------------------------------------------------------------------------- history
+
+const EVENTS_OF: &str = concat!(
+    "select e.seq, e.waits, p.absorbed_seq, ",
+    event_columns!(),
+    " from events e join profiles p on p.id = e.profile_id where e.profile_id = $1 order by e.occurred_at, e.event_id"
+);
+const POSTINGS_OF: &str = "select number, kind, class, amount, posted_at, reason, rule, run, step, notice,
+        (select json_group_array(json_array(a.lot, a.amount) order by a.lot) from allocations a
+            where a.profile_id = p.profile_id and a.posting = p.number)
+    from postings p where profile_id = $1 order by number";
+const ENTRIES_OF: &str = "select seq, profile_id, rules_version, entered_at, rule, run, step, what, because, until_at
+    from entries where profile_id = $1 order by seq";
+const EXPOSURES_OF: &str = "select rule, run_key, run, exposed_at, held_out, decided_by
+    from exposures where profile_id = $1 order by exposed_at, rule, run_key, run";
+const MESSAGES_OF: &str = concat!(
+    "select ",
+    message_columns!(),
+    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes from messages m where m.profile_id = $1 order by m.decided_at, m.id"
+);
+const ATTEMPTS_OF: &str = "select message_id, number, worker, started_at, ended_at, outcome, provider_id, detail
+    from attempts where profile_id = $1 order by message_id, number";
+
+pub(super) async fn history(readers: &SqlitePool, id: ProfileId) -> Result<History, StoreError> {
+    let mut snapshot = readers.begin().await?;
+    let mut history = History::default();
+    for row in sqlx::query(EVENTS_OF).bind(id.0).fetch_all(&mut *snapshot).await? {
+        let mut fields = Fields::of("events", &row);
+        let seq = EventSeq(fields.next("seq")?);
+        let (waits, absorbed): (i64, i64) = (fields.next("waits")?, fields.next("absorbed_seq")?);
+        history.events.push((event(&mut fields)?, waits == 0 || seq.0 <= absorbed));
+    }
+    for row in sqlx::query(POSTINGS_OF).bind(id.0).fetch_all(&mut *snapshot).await? {
+        history.postings.push(posting(&row)?);
+    }
+    for row in sqlx::query(ENTRIES_OF).bind(id.0).fetch_all(&mut *snapshot).await? {
+        history.entries.push(entry(&row)?);
+    }
+    for row in sqlx::query(EXPOSURES_OF).bind(id.0).fetch_all(&mut *snapshot).await? {
+        history.exposures.push(exposure(&row)?);
+    }
+    let rows = sqlx::query(MESSAGES_OF).bind(id.0).fetch_all(&mut *snapshot).await?;
+    history.messages = rows.iter().map(message_row).collect::<Result<_, _>>()?;
+    add_attempts(&mut history.messages, id, &mut snapshot).await?;
+    Ok(history)
+}
+
+fn posting(row: &SqliteRow) -> Result<Posting, StoreError> {
+    let mut fields = Fields::of("postings", row);
+    Ok(Posting {
+        number: fields.count("number")?,
+        kind: fields.word("kind", PostingKind::named)?,
+        class: fields.name("class")?,
+        amount: fields.next("amount")?,
+        at: fields.instant("posted_at")?,
+        reason: fields.name("reason")?,
+        rule: fields.next::<Option<&str>>("rule")?.map(Name::from),
+        run: fields.next::<Option<u32>>("run")?,
+        step: fields.next::<Option<&str>>("step")?.map(Name::from),
+        notice: fields.optional_message_id("notice")?,
+        allocations: fields.json("allocations")?,
+    })
+}
+
+fn entry(row: &SqliteRow) -> Result<EntryRow, StoreError> {
+    let mut fields = Fields::of("entries", row);
+    let (seq, profile) = (fields.next("seq")?, ProfileId(fields.next("profile_id")?));
+    let rules_version = fields.next::<i64>("rules_version")? as u64;
+    let entry = Entry {
+        at: fields.instant("entered_at")?,
+        rule: fields.name("rule")?,
+        run: fields.count("run")?,
+        step: fields.name("step")?,
+        what: fields.word("what", What::named)?,
+        because: fields.name("because")?,
+        until: fields.optional_instant("until_at")?,
+    };
+    Ok(EntryRow { seq, profile, rules_version, entry })
+}
+
+fn exposure(row: &SqliteRow) -> Result<ExposureRecord, StoreError> {
+    let mut fields = Fields::of("exposures", row);
+    Ok(ExposureRecord {
+        rule: fields.name("rule")?,
+        run_key: fields.name("run_key")?,
+        run: fields.count("run")?,
+        at: fields.instant("exposed_at")?,
+        held_out: fields.next("held_out")?,
+        by: fields.name("decided_by")?,
+    })
+}
+
+fn message_row(row: &SqliteRow) -> Result<MessageRow, StoreError> {
+    let mut fields = Fields::of("messages", row);
+    let message = message(&mut fields)?;
+    Ok(MessageRow {
+        message,
+        profile: ProfileId(fields.next("profile_id")?),
+        state: message_state(&mut fields)?,
+        because: fields.next::<Option<&str>>("because")?.map(Name::from),
+        changed_at: fields.instant("changed_at")?,
+        outcomes: fields.count("outcomes")?,
+        attempts: Vec::new(),
+    })
+}
+
+async fn add_attempts(messages: &mut [MessageRow], id: ProfileId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let mut by_message: BTreeMap<MessageId, Vec<Attempt>> = BTreeMap::new();
+    for row in sqlx::query(ATTEMPTS_OF).bind(id.0).fetch_all(connection).await? {
+        let mut fields = Fields::of("attempts", &row);
+        let message = fields.message_id("message_id")?;
+        let attempt = Attempt {
+            number: fields.count("number")?,
+            worker: fields.name("worker")?,
+            started_at: fields.instant("started_at")?,
+            ended_at: fields.optional_instant("ended_at")?,
+            outcome: fields.next::<Option<&str>>("outcome")?.map(Name::from),
+            provider_id: fields.next("provider_id")?,
+            detail: fields.next("detail")?,
+        };
+        by_message.entry(message).or_default().push(attempt);
+    }
+    for message in messages.iter_mut().filter(|message| message.profile == id) {
+        message.attempts = by_message.remove(&message.message.id).unwrap_or_default();
+    }
+    Ok(())
+}
+
+const MESSAGES: &str = concat!(
+    "select ",
+    message_columns!(),
+    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes from json_each($1) j join messages m on m.id = unhex(j.value)"
+);
+
+pub(super) async fn messages(readers: &SqlitePool, ids: &[MessageId]) -> Result<Vec<MessageRow>, StoreError> {
+    let asked: Vec<String> = ids.iter().map(|id| hex(id.0)).collect();
+    let mut snapshot = readers.begin().await?;
+    let rows = sqlx::query(MESSAGES).bind(json(&asked)?).fetch_all(&mut *snapshot).await?;
+    let mut messages: Vec<MessageRow> = rows.iter().map(message_row).collect::<Result<_, _>>()?;
+    let people: std::collections::BTreeSet<ProfileId> = messages.iter().map(|message| message.profile).collect();
+    for id in people {
+        add_attempts(&mut messages, id, &mut snapshot).await?;
+    }
+    Ok(messages)
+}
+
+const ENTRIES: &str = "select seq, profile_id, rules_version, entered_at, rule, run, step, what, because, until_at
+    from entries where seq > $1 order by seq limit $2";
+
+pub(super) async fn entries(readers: &SqlitePool, after: i64, limit: usize) -> Result<Vec<EntryRow>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = sqlx::query(ENTRIES).bind(after).bind(limit).fetch_all(readers).await?;
+    rows.iter().map(entry).collect()
+}
+
+// ---------------------------------------------------------------------------------------------------------------- sums
+
+const COUNT_ALL: &str = "select (select count(*) from profiles), (select count(*) from profiles where quarantined_at is not null),
+    (select count(*) from events), (select count(*) from attempts)";
+const COUNT_ENTRIES: &str = "select rule, step, what, case when what in ('ended', 'result') then because else '' end as outcome, count(*)
+    from entries group by rule, step, what, outcome";
+const COUNT_MESSAGES: &str = "select rule, step, channel, state, count(*) from messages group by rule, step, channel, state";
+const COUNT_POSTINGS: &str = "select kind, class, count(*), sum(amount) from postings group by kind, class";
+const COUNT_EXPOSURES: &str = "select rule, held_out, count(*) from exposures group by rule, held_out";
+
+pub(super) async fn counts(readers: &SqlitePool) -> Result<Counts, StoreError> {
+    let mut snapshot = readers.begin().await?;
+    let row = sqlx::query(COUNT_ALL).fetch_one(&mut *snapshot).await?;
+    let mut fields = Fields::of("profiles", &row);
+    let (profiles, quarantined) = (fields.count("profiles")?, fields.count("quarantined")?);
+    let (events, attempts) = (fields.count("events")?, fields.count("attempts")?);
+    let mut counts = Counts { profiles, quarantined, events, attempts, ..Counts::default() };
+    for row in sqlx::query(COUNT_ENTRIES).fetch_all(&mut *snapshot).await? {
+        let mut fields = Fields::of("entries", &row);
+        let key = (fields.name("rule")?, fields.name("step")?, fields.word("what", What::named)?, fields.name("because")?);
+        counts.entries.insert(key, fields.count("count")?);
+    }
+    for row in sqlx::query(COUNT_MESSAGES).fetch_all(&mut *snapshot).await? {
+        let mut fields = Fields::of("messages", &row);
+        let (rule, step) = (fields.name("rule")?, fields.name("step")?);
+        let key = (rule, step, fields.word("channel", Channel::named)?, fields.word("state", MessageState::named)?);
+        counts.messages.insert(key, fields.count("count")?);
+    }
+    for row in sqlx::query(COUNT_POSTINGS).fetch_all(&mut *snapshot).await? {
+        let mut fields = Fields::of("postings", &row);
+        let key = (fields.word("kind", PostingKind::named)?, fields.name("class")?);
+        counts.postings.insert(key, (fields.count("count")?, fields.next("amount")?));
+    }
+    for row in sqlx::query(COUNT_EXPOSURES).fetch_all(&mut *snapshot).await? {
+        let mut fields = Fields::of("exposures", &row);
+        counts.exposures.insert((fields.name("rule")?, fields.next("held_out")?), fields.count("count")?);
+    }
+    Ok(counts)
+}
+
+pub(super) async fn dump(readers: &SqlitePool, id: ProfileId) -> Result<String, StoreError> {
+    match profile(readers, id).await? {
+        Some(profile) => Ok(text::text(&profile, &history(readers, id).await?)),
+        None => Ok(format!("no profile {}\n", id.0)),
+    }
+}

@@ -1,0 +1,206 @@
+//! Rule sets going live: texts by hash, what is true of each rule as such, and the first looks that a new or changed `when` asks for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use sqlx::SqlitePool;
+
+use super::SqliteStore;
+use super::rows::{Fields, json};
+use super::writer::{Tx, Work};
+use crate::engine::profile::Name;
+use crate::engine::time::Timestamp;
+use crate::store::{Publication, Published, PublishedRule, StoreError};
+
+/// Profiles made due in one transaction: others get their turn in between.
+const FIRST_LOOKS_STEP: i64 = 20_000;
+
+const RULE_STATES: &str = "select rule, when_hash, hash, is_live from rule_states";
+
+/// $1 texts (path, hash, text), $2 version, $3 at, $4 by, $5 why, $6 spread, $7 next profile or null, $8 rules (id, when changed,
+/// when_hash, hash), $9 removed, $10 history (rule, what).
+pub(super) const PUBLISH: &str = "
+    insert into rule_texts (hash, text) select value ->> 1, value ->> 2 from json_each($1) where true on conflict (hash) do nothing;
+    insert into rule_set_texts (rules_version, path, hash) select $2, value ->> 0, value ->> 1 from json_each($1) where true
+    on conflict (rules_version, path) do nothing;
+    insert into publications (rules_version, published_at, published_by, why, spread_ms, next_profile) values ($2, $3, $4, $5, $6, $7);
+    insert into rule_states (rule, first_live_at, when_live_at, when_hash, hash, is_live)
+    select value ->> 0, $3, $3, value ->> 2, value ->> 3, 1 from json_each($8) where true
+    on conflict (rule) do update set hash = excluded.hash, is_live = 1;
+    update rule_states set when_live_at = $3, when_hash = j.when_hash
+    from (select value ->> 0 as rule, value ->> 2 as when_hash from json_each($8) where value ->> 1) j
+    where rule_states.rule = j.rule;
+    update rule_states set is_live = 0 where rule in (select value from json_each($9));
+    insert into rule_history (rule, happened_at, what, done_by, why, rules_version)
+    select value ->> 0, $3, value ->> 1, $4, $5, $2 from json_each($10)";
+
+const CURRENT_VERSION: &str = "select rules_version from publications order by seq desc limit 1";
+const TEXTS_OF: &str = "select s.path, t.text from rule_set_texts s join rule_texts t on t.hash = s.hash
+    where s.rules_version = $1 order by s.path";
+
+struct Publish(Publication);
+
+/// A rule as it stood before the publication.
+struct Before {
+    when_hash: i64,
+    hash: i64,
+    is_live: bool,
+}
+
+#[async_trait]
+impl Work for Publish {
+    type Done = Published;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Published, StoreError> {
+        let before = rule_states(tx).await?;
+        let published = compare(&before, &self.0.rules);
+        let when_changed: BTreeSet<&Name> = published.new.iter().chain(&published.when_changed).collect();
+        let rules: Vec<_> = self
+            .0
+            .rules
+            .iter()
+            .map(|rule| (&rule.id, when_changed.contains(&rule.id), i64::from(rule.when_hash), rule.hash as i64))
+            .collect();
+        let changes = [
+            ("went live", &published.new),
+            ("`when` changed", &published.when_changed),
+            ("changed", &published.changed),
+            ("removed", &published.removed),
+        ];
+        let history: Vec<_> = changes.into_iter().flat_map(|(what, rules)| rules.iter().map(move |rule| (rule, what))).collect();
+        let texts: Vec<_> =
+            self.0.texts.iter().map(|(path, text)| (path, twox_hash::XxHash3_64::oneshot(text.as_bytes()) as i64, text)).collect();
+        sqlx::query(PUBLISH)
+            .bind(json(&texts)?)
+            .bind(self.0.version as i64)
+            .bind(self.0.at.as_ms())
+            .bind(&*self.0.by)
+            .bind(&*self.0.why)
+            .bind(self.0.spread_ms)
+            .bind((!when_changed.is_empty()).then_some(0_i64))
+            .bind(json(&rules)?)
+            .bind(json(&published.removed)?)
+            .bind(json(&history)?)
+            .execute(&mut *tx.connection)
+            .await?;
+        tx.memory.forbid();
+        Ok(published)
+    }
+}
+
+async fn rule_states(tx: &mut Tx<'_>) -> Result<BTreeMap<Name, Before>, StoreError> {
+    let mut states = BTreeMap::new();
+    for row in sqlx::query(RULE_STATES).fetch_all(&mut *tx.connection).await? {
+        let mut fields = Fields::of("rule_states", &row);
+        let rule = fields.name("rule")?;
+        let before = Before { when_hash: fields.next("when_hash")?, hash: fields.next("hash")?, is_live: fields.next("is_live")? };
+        states.insert(rule, before);
+    }
+    Ok(states)
+}
+
+fn compare(before: &BTreeMap<Name, Before>, rules: &[PublishedRule]) -> Published {
+    let mut published = Published::default();
+    for rule in rules {
+        match before.get(&rule.id) {
+            None => published.new.push(rule.id.clone()),
+            // a rule that was away missed every passage meanwhile: it goes live again
+            Some(old) if !old.is_live || old.when_hash != i64::from(rule.when_hash) => published.when_changed.push(rule.id.clone()),
+            Some(old) if old.hash != rule.hash as i64 => published.changed.push(rule.id.clone()),
+            Some(_) => {}
+        }
+    }
+    let now_live: BTreeSet<&Name> = rules.iter().map(|rule| &rule.id).collect();
+    published.removed = before.iter().filter(|(id, old)| old.is_live && !now_live.contains(id)).map(|(id, _)| id.clone()).collect();
+    published
+}
+
+/// Puts a rule set live, then walks through the first looks it asks for.
+pub(super) async fn publish(store: &SqliteStore, publication: Publication) -> Result<Published, StoreError> {
+    let published = store.write(Publish(publication)).await?;
+    let made_due = finish_first_looks(store).await?;
+    Ok(Published { made_due, ..published })
+}
+
+// --------------------------------------------------------------------------------------------------------- first looks
+
+const OPEN_FIRST_LOOKS: &str = "select seq, published_at, spread_ms, next_profile from publications
+    where next_profile is not null order by seq limit 1";
+
+/// Makes the people of ($1, $2] due between $3 and $3 + $4, each at an instant of its own that follows from the id. The version moves,
+/// so that a look under way (by the rules of before) does not set a later due instant over this one.
+pub(super) const MAKE_DUE: &str = "update profiles set version = version + 1,
+        due_at = min(coalesce(due_at, $3 + id * 2654435761 % 1000003 * $4 / 1000003), $3 + id * 2654435761 % 1000003 * $4 / 1000003)
+    where id > $1 and id <= $2 and quarantined_at is null";
+
+const ADVANCE_FIRST_LOOKS: &str = "update publications set next_profile = $2 where seq = $1";
+
+/// One step of making people due; with the publication that asked for it, if one did.
+struct MakeDue {
+    publication: Option<i64>,
+    after: i64,
+    at: i64,
+    spread_ms: i64,
+}
+
+/// How many were made due, and after whom to go on.
+struct Step {
+    made_due: u64,
+    next: Option<i64>,
+}
+
+#[async_trait]
+impl Work for MakeDue {
+    type Done = Step;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Step, StoreError> {
+        let upto = self.after + FIRST_LOOKS_STEP;
+        let update = sqlx::query(MAKE_DUE).bind(self.after).bind(upto).bind(self.at).bind(self.spread_ms);
+        let made_due = update.execute(&mut *tx.connection).await?.rows_affected();
+        let next = (upto < tx.memory.numbers.next_profile).then_some(upto);
+        if let Some(publication) = self.publication {
+            sqlx::query(ADVANCE_FIRST_LOOKS).bind(publication).bind(next).execute(&mut *tx.connection).await?;
+        }
+        Ok(Step { made_due, next })
+    }
+}
+
+/// Takes up the first looks that publications asked for, where a crash may have left them; how many people were made due.
+pub(super) async fn finish_first_looks(store: &SqliteStore) -> Result<u64, StoreError> {
+    let mut made_due = 0;
+    while let Some(row) = sqlx::query(OPEN_FIRST_LOOKS).fetch_optional(&store.readers).await.map_err(|e| store.failed(e.into()))? {
+        let mut fields = Fields::of("publications", &row);
+        let publication = Some(fields.next("seq")?);
+        let (at, spread_ms, after): (i64, i64, i64) =
+            (fields.next("published_at")?, fields.next("spread_ms")?, fields.next("next_profile")?);
+        made_due += store.write(MakeDue { publication, after, at, spread_ms }).await?.made_due;
+    }
+    Ok(made_due)
+}
+
+pub(super) async fn make_all_due(store: &SqliteStore, at: Timestamp, spread_ms: i64) -> Result<u64, StoreError> {
+    let (mut made_due, mut after) = (0, Some(0));
+    while let Some(from) = after {
+        let step = store.write(MakeDue { publication: None, after: from, at: at.as_ms(), spread_ms }).await?;
+        made_due += step.made_due;
+        after = step.next;
+    }
+    Ok(made_due)
+}
+
+// --------------------------------------------------------------------------------------------------------------- reads
+
+pub(super) async fn current_version(readers: &SqlitePool) -> Result<Option<u64>, StoreError> {
+    let row = sqlx::query(CURRENT_VERSION).fetch_optional(readers).await?;
+    row.map(|row| Ok(Fields::of("publications", &row).next::<i64>("rules_version")? as u64)).transpose()
+}
+
+pub(super) async fn texts_of(readers: &SqlitePool, version: u64) -> Result<Option<Vec<(String, String)>>, StoreError> {
+    let rows = sqlx::query(TEXTS_OF).bind(version as i64).fetch_all(readers).await?;
+    let mut texts = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut fields = Fields::of("rule_texts", row);
+        texts.push((fields.next("path")?, fields.next("text")?));
+    }
+    Ok((!texts.is_empty()).then_some(texts))
+}

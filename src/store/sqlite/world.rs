@@ -1,0 +1,243 @@
+//! What is known beyond one person: pauses and holds, heartbeats, the sources' hours, budgets, the brake's counts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use sqlx::SqlitePool;
+
+use super::Shared;
+use super::rows::Fields;
+use super::writer::{Tx, Work};
+use crate::engine::decide::{Pause, RuleState, World};
+use crate::engine::profile::Name;
+use crate::engine::time::{MINUTE_MS, Timestamp};
+use crate::store::{HEARTBEAT_GAP_MS, PauseScope, SourceHour, StoreError, WorldView};
+
+// ---------------------------------------------------------------------------------------------------------------- view
+
+/// The world as last read, with the version it had and the month its budgets are of.
+#[derive(Default)]
+pub(super) struct WorldCache(Mutex<Option<(i64, Timestamp, Arc<World>)>>);
+
+const WORLD_RULES: &str = "select r.rule, r.first_live_at, r.when_live_at, r.when_hash, r.held_at, r.held_because, p.paused_at, p.because
+    from rule_states r left join pauses p on p.scope = 'rule' and p.name = r.rule";
+const WORLD_PAUSES: &str = "select scope, name, paused_at, because from pauses where scope <> 'rule'";
+const WORLD_DOWNTIMES: &str = "select from_at, until_at from downtimes order by from_at";
+const WORLD_QUIET: &str = "select from_at, until_at from quiet_spans order by from_at";
+const WORLD_BUDGETS: &str = "select coupon, sum(used_minor) from budget_uses where quarter >= $1 group by coupon";
+
+/// The world, from memory while nothing in it changed.
+pub(super) async fn view(readers: &SqlitePool, shared: &Shared, month_start: Timestamp) -> Result<WorldView, StoreError> {
+    // both numbers are read before the tables: what changes meanwhile makes the view old, never wrong
+    let generation = shared.generation.load(Ordering::Acquire);
+    let version = shared.world_version.load(Ordering::Acquire);
+    let profiles = shared.profiles.load(Ordering::Acquire);
+    let cached = {
+        let cache = shared.world.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.as_ref().filter(|(v, month, _)| *v == version && *month == month_start).map(|(_, _, world)| Arc::clone(world))
+    };
+    let world = match cached {
+        Some(world) if world.profiles == profiles => world,
+        Some(world) => Arc::new(World { profiles, ..World::clone(&world) }),
+        None => Arc::new(read(readers, month_start, profiles).await?),
+    };
+    let mut cache = shared.world.0.lock().unwrap_or_else(PoisonError::into_inner);
+    *cache = Some((version, month_start, Arc::clone(&world)));
+    Ok(WorldView { world, generation })
+}
+
+async fn read(readers: &SqlitePool, month_start: Timestamp, profiles: u64) -> Result<World, StoreError> {
+    let mut world = World { profiles, ..World::default() };
+    let mut connection = readers.acquire().await?;
+    for row in sqlx::query(WORLD_RULES).fetch_all(&mut *connection).await? {
+        let mut fields = Fields::of("rule_states", &row);
+        let rule = fields.name("rule")?;
+        let state = RuleState {
+            first_live_at: fields.instant("first_live_at")?,
+            when_live_at: fields.instant("when_live_at")?,
+            when_hash: fields.count("when_hash")?,
+            held: optional_pause(&mut fields)?,
+            paused: optional_pause(&mut fields)?,
+        };
+        world.rules.insert(rule, state);
+    }
+    for row in sqlx::query(WORLD_PAUSES).fetch_all(&mut *connection).await? {
+        let mut fields = Fields::of("pauses", &row);
+        let (scope, name): (String, Name) = (fields.next("scope")?, fields.name("name")?);
+        let pause = Pause { at: fields.instant("paused_at")?, reason: fields.name("because")? };
+        match scope.as_str() {
+            "channel" => drop(world.paused_channels.insert(name, pause)),
+            "tag" => drop(world.paused_tags.insert(name, pause)),
+            _ => world.paused = Some(pause),
+        }
+    }
+    for row in sqlx::query(WORLD_DOWNTIMES).fetch_all(&mut *connection).await? {
+        let mut fields = Fields::of("downtimes", &row);
+        world.downtime.push((fields.instant("from_at")?, fields.instant("until_at")?));
+    }
+    for row in sqlx::query(WORLD_QUIET).fetch_all(&mut *connection).await? {
+        let mut fields = Fields::of("quiet_spans", &row);
+        world.quiet.push((fields.instant("from_at")?, fields.due("until_at")?));
+    }
+    for row in sqlx::query(WORLD_BUDGETS).bind(month_start.as_ms()).fetch_all(&mut *connection).await? {
+        let mut fields = Fields::of("budget_uses", &row);
+        world.budgets.insert(fields.name("coupon")?, fields.next("used_minor")?);
+    }
+    Ok(world)
+}
+
+fn optional_pause(fields: &mut Fields<'_>) -> Result<Option<Pause>, StoreError> {
+    let (at, because) = (fields.optional_instant("at")?, fields.next::<Option<String>>("because")?);
+    Ok(at.map(|at| Pause { at, reason: Arc::from(because.unwrap_or_default()) }))
+}
+
+// ---------------------------------------------------------------------------------------------------- pauses and holds
+
+pub(super) struct SetPause {
+    pub at: Timestamp,
+    pub scope: PauseScope,
+    pub pause: Option<Pause>,
+    pub by: String,
+}
+
+pub(super) const PAUSE: &str = "insert into pauses (scope, name, paused_at, because, paused_by) values ($1, $2, $3, $4, $5)
+    on conflict (scope, name) do update set paused_at = excluded.paused_at, because = excluded.because, paused_by = excluded.paused_by";
+pub(super) const RESUME: &str = "delete from pauses where scope = $1 and name = $2";
+pub(super) const NOTE: &str = "insert into rule_history (rule, happened_at, what, done_by, why) values ($1, $2, $3, $4, $5)";
+
+#[async_trait]
+impl Work for SetPause {
+    type Done = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let (scope, name) = match &self.scope {
+            PauseScope::All => ("all", ""),
+            PauseScope::Rule(rule) => ("rule", &**rule),
+            PauseScope::Channel(channel) => ("channel", channel.name()),
+            PauseScope::Tag(tag) => ("tag", &**tag),
+        };
+        let (what, why) = match &self.pause {
+            Some(pause) => ("paused", &*pause.reason),
+            None => ("resumed", ""),
+        };
+        match &self.pause {
+            Some(pause) => {
+                let insert = sqlx::query(PAUSE).bind(scope).bind(name).bind(pause.at.as_ms()).bind(&*pause.reason).bind(&*self.by);
+                insert.execute(&mut *tx.connection).await?
+            }
+            None => sqlx::query(RESUME).bind(scope).bind(name).execute(&mut *tx.connection).await?,
+        };
+        if scope == "rule" {
+            note(tx, name, self.at, what, &self.by, why).await?;
+        }
+        tx.memory.forbid();
+        Ok(())
+    }
+}
+
+async fn note(tx: &mut Tx<'_>, rule: &str, at: Timestamp, what: &str, by: &str, why: &str) -> Result<(), StoreError> {
+    let insert = sqlx::query(NOTE).bind(rule).bind(at.as_ms()).bind(what).bind(by).bind(why);
+    insert.execute(&mut *tx.connection).await?;
+    Ok(())
+}
+
+pub(super) struct SetHold {
+    pub at: Timestamp,
+    pub rule: String,
+    pub hold: Option<Pause>,
+    pub by: String,
+}
+
+pub(super) const HOLD: &str = "update rule_states set held_at = $2, held_because = $3, held_by = $4 where rule = $1";
+
+#[async_trait]
+impl Work for SetHold {
+    type Done = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let (at, because) = self.hold.as_ref().map(|hold| (hold.at.as_ms(), &*hold.reason)).unzip();
+        let by = self.hold.as_ref().map(|_| &*self.by);
+        let update = sqlx::query(HOLD).bind(&*self.rule).bind(at).bind(because).bind(by);
+        if update.execute(&mut *tx.connection).await?.rows_affected() == 0 {
+            return Err(StoreError::Conflict(format!("rule `{}` never went live here: it", self.rule)));
+        }
+        let what = if self.hold.is_some() { "held" } else { "released" };
+        note(tx, &self.rule, self.at, what, &self.by, because.unwrap_or_default()).await?;
+        tx.memory.forbid();
+        Ok(())
+    }
+}
+
+const ENTRIES_SINCE: &str = "select rule, sum(entries) from rule_entries where minute >= $1 group by rule";
+
+pub(super) async fn entries_since(readers: &SqlitePool, since: Timestamp) -> Result<BTreeMap<Name, u64>, StoreError> {
+    let minute = since.as_ms().div_euclid(MINUTE_MS) * MINUTE_MS;
+    let mut entries = BTreeMap::new();
+    for row in sqlx::query(ENTRIES_SINCE).bind(minute).fetch_all(readers).await? {
+        let mut fields = Fields::of("rule_entries", &row);
+        entries.insert(fields.name("rule")?, fields.count("entries")?);
+    }
+    Ok(entries)
+}
+
+// ------------------------------------------------------------------------------------------------- heartbeats, sources
+
+pub(super) struct Heartbeat {
+    pub worker: String,
+    pub now: Timestamp,
+}
+
+const LATEST_HEARTBEAT: &str = "select max(beaten_at) from heartbeats";
+pub(super) const DOWNTIME: &str = "insert into downtimes (from_at, until_at) values ($1, $2)
+    on conflict (from_at) do update set until_at = max(until_at, excluded.until_at)";
+pub(super) const BEAT: &str = "insert into heartbeats (worker, beaten_at) values ($1, $2)
+    on conflict (worker) do update set beaten_at = max(beaten_at, excluded.beaten_at)";
+
+#[async_trait]
+impl Work for Heartbeat {
+    type Done = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let row = sqlx::query(LATEST_HEARTBEAT).fetch_one(&mut *tx.connection).await?;
+        let latest = Fields::of("heartbeats", &row).optional_instant("beaten_at")?;
+        if let Some(latest) = latest.filter(|latest| self.now.ms_since(*latest) > HEARTBEAT_GAP_MS) {
+            sqlx::query(DOWNTIME).bind(latest.as_ms()).bind(self.now.as_ms()).execute(&mut *tx.connection).await?;
+            tx.memory.numbers.world += 1;
+        }
+        sqlx::query(BEAT).bind(&*self.worker).bind(self.now.as_ms()).execute(&mut *tx.connection).await?;
+        Ok(())
+    }
+}
+
+pub(super) struct RecordQuiet {
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
+pub(super) const QUIET: &str = "insert into quiet_spans (from_at, until_at) values ($1, $2)
+    on conflict (from_at) do update set until_at = excluded.until_at";
+
+#[async_trait]
+impl Work for RecordQuiet {
+    type Done = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        sqlx::query(QUIET).bind(self.from.as_ms()).bind(super::rows::due(self.until)).execute(&mut *tx.connection).await?;
+        // what rests on absence is held from now on: no intent decided before may pass
+        tx.memory.forbid();
+        Ok(())
+    }
+}
+
+const SOURCE_HOURS: &str = "select source, hour, events from source_hours where hour >= $1 order by source, hour";
+
+pub(super) async fn source_hours(readers: &SqlitePool, since: Timestamp) -> Result<Vec<SourceHour>, StoreError> {
+    let mut hours = Vec::new();
+    for row in sqlx::query(SOURCE_HOURS).bind(since.as_ms()).fetch_all(readers).await? {
+        let mut fields = Fields::of("source_hours", &row);
+        hours.push(SourceHour { source: fields.name("source")?, hour: fields.instant("hour")?, events: fields.count("events")? });
+    }
+    Ok(hours)
+}
