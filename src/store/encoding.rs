@@ -14,10 +14,10 @@ use crate::engine::action::{Channel, MessageId, Outcome};
 use crate::engine::event::Value;
 use crate::engine::money::{Currency, Money};
 use crate::engine::profile::{
-    Activity, Attribute, Category, Consent, Coupon, Entitlement, Exposure, Hold, Lot, Name, Notice, Overlay, Passage, Point, Profile,
+    Activity, Attribute, Category, Consent, Coupon, Entitlement, Exposure, Hold, Lot, Name, Notice, Overlay, Owed, Passage, Point, Profile,
     RuleMemory, Run, RunOutcome, Series, Slot, StepState, Suppressed, Take, TakeKind, TierState, Try, WaitingEntry, Wallet,
 };
-use crate::engine::time::Timestamp;
+use crate::engine::time::{Span, Timestamp};
 
 /// The version that is written.
 pub const VERSION: u8 = 1;
@@ -276,24 +276,26 @@ record!(Profile {
 record!(Attribute { value, at });
 record!(Consent { granted, at, basis });
 record!(Suppressed { reason, at, address });
-record!(Activity { last_active_at, reactivated_at, recent, spells });
+record!(Activity { first_active_at, last_active_at, reactivated_at, recent, spells, returns });
 record!(Series { points, before_count, before_sum, first_at, last_at });
 record!(Point { at, value });
-record!(Wallet { lots, next_lot, takes, earned });
-record!(Lot { id, class, granted, left, granted_at, activates_at, expires_at, source });
+record!(Wallet { lots, next_lot, takes, earned, owed, booked_until });
+record!(Owed { class, amount, at });
+record!(Lot { id, class, granted, left, granted_at, activates_at, expires_at, expiry_fixed, source });
 record!(Take { kind, rule, run, step, reason, at, silence_since, allocations, restore_until, restore_share, restored_at, eligible_before });
 record!(TierState { base, since, review_at, grace_until, at_risk_said, protected_until, overlay });
 record!(Overlay { tier, from, until, source });
 record!(Entitlement { key, value, from, until, source });
-record!(Coupon { offer, code, issued_at, until, redeemed_at, message, source });
+record!(Coupon { offer, code, issued_at, valid, until, redeemed_at, message, source });
 record!(RuleMemory { when_hash, passage, runs, starts, sent_runs, outcome, ended_at, looked_once, last_nominal });
-record!(Run { rule, key, number, version, started_at, event, exposure, silence_since, steps, ended });
+record!(Run { rule, key, number, version, started_at, event, exposure, silence_since, steps, ended, ended_at });
 record!(WaitingEntry { rule, key, event, occurred_at });
 record!(Try { channel, message, outcome, accepted_at, at });
 record!(Notice { amount, not_before });
 record!(Hold { rule, run, step, gate, since, until, because });
 record!(Slot { message, rule, category, channel, sent_at });
 record!(Money { minor, currency });
+record!(Span { months, days, ms });
 
 impl Stored for bool {
     fn write(&self, to: &mut Writer) {
@@ -316,6 +318,16 @@ impl Stored for i64 {
 
     fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         from.signed()
+    }
+}
+
+impl Stored for i32 {
+    fn write(&self, to: &mut Writer) {
+        to.signed(i64::from(*self));
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        i32::try_from(from.signed()?).map_err(|_| from.error("a number that is too large"))
     }
 }
 

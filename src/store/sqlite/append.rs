@@ -14,7 +14,7 @@ use crate::store::{Appended, EventSeq, Identity, NewEvent, ProfileId, StoreError
 
 pub(super) struct Append(pub Vec<NewEvent>);
 
-const FIND_IDENTITIES: &str = "select j.key, i.profile_id from json_each($1) j
+pub(super) const FIND_IDENTITIES: &str = "select j.key, i.profile_id from json_each($1) j
     join identities i on i.kind = j.value ->> 0 and i.value = j.value ->> 1";
 
 /// $1: rows of id, key, kind, value, place and length of the state in $2.
@@ -25,7 +25,7 @@ pub(super) const CREATE_PROFILES: &str = "
     select value ->> 2, value ->> 3, value ->> 0 from json_each($1)";
 
 /// The candidates of $1 (number, profile, hash, source, id) that are on record already.
-const FIND_DUPLICATES: &str = "select distinct j.value ->> 0 from json_each($1) j
+pub(super) const FIND_DUPLICATES: &str = "select distinct j.value ->> 0 from json_each($1) j
     join events e on e.profile_id = j.value ->> 1 and e.id_hash = j.value ->> 2
     where e.source = j.value ->> 3 and e.event_id = j.value ->> 4";
 

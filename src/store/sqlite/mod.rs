@@ -15,6 +15,8 @@ mod outbox;
 mod reads;
 mod rows;
 mod rules;
+#[cfg(test)]
+mod statements;
 mod world;
 mod writer;
 

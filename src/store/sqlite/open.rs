@@ -67,14 +67,14 @@ const MMAP_BYTES: &str = "1073741824";
 /// The write-ahead log is cut back to so many bytes after a checkpoint.
 const LOG_BYTES_MAX: &str = "67108864";
 
-const NAME_ENVIRONMENT: &str = "insert into environment (id, name) values (1, $1) on conflict (id) do nothing";
-const ENVIRONMENT: &str = "select name from environment where id = 1";
-const COUNT_BOOT: &str = "update counters set value = value + 1 where name = 'boots' returning value";
+pub(super) const NAME_ENVIRONMENT: &str = "insert into environment (id, name) values (1, $1) on conflict (id) do nothing";
+pub(super) const ENVIRONMENT: &str = "select name from environment where id = 1";
+pub(super) const COUNT_BOOT: &str = "update counters set value = value + 1 where name = 'boots' returning value";
 /// Every claim of an earlier process is void, its count is not; leased messages are queued again. What was `sending` stays:
 /// nobody knows whether it went out (see `interrupted`).
-const VOID_CLAIMS: &str = "update claims set worker = null;
+pub(super) const VOID_CLAIMS: &str = "update claims set worker = null;
     update messages set state = 'queued', worker = null where state in ('leased', 'sending') and state = 'leased'";
-const NUMBERS: &str = "select
+pub(super) const NUMBERS: &str = "select
     coalesce((select max(id) from profiles), 0),
     coalesce((select max(seq) from events), 0),
     (select count(*) from profiles),

@@ -39,7 +39,7 @@ pub(super) const CLAIM_MESSAGES: &str = concat!(
     order by m.profile_id, m.due_at, m.id"
 );
 
-const INTERRUPTED: &str = concat!(
+pub(super) const INTERRUPTED: &str = concat!(
     "select ",
     message_columns!(),
     ", m.profile_id, m.epoch, m.claims, m.attempts, m.first_attempt_at

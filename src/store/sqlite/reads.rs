@@ -27,7 +27,7 @@ pub(super) async fn next_due(readers: &SqlitePool) -> Result<Option<Timestamp>, 
 
 // ------------------------------------------------------------------------------------------------------------ profiles
 
-const FIND_PROFILE: &str = "select profile_id from identities where kind = $1 and value = $2";
+pub(super) const FIND_PROFILE: &str = "select profile_id from identities where kind = $1 and value = $2";
 
 pub(super) async fn find_profile(readers: &SqlitePool, identity: &Identity) -> Result<Option<ProfileId>, StoreError> {
     let (kind, value) = match identity {
@@ -38,9 +38,9 @@ pub(super) async fn find_profile(readers: &SqlitePool, identity: &Identity) -> R
     row.map(|row| Ok(ProfileId(Fields::of("identities", &row).next("profile_id")?))).transpose()
 }
 
-const PROFILES: &str = "select p.id, p.version, p.due_at, p.absorbed_seq, p.quarantined_at, p.quarantined_because, p.state
+pub(super) const PROFILES: &str = "select p.id, p.version, p.due_at, p.absorbed_seq, p.quarantined_at, p.quarantined_because, p.state
     from profiles p where p.id > $1 order by p.id limit $2";
-const WAITING: &str = concat!(
+pub(super) const WAITING: &str = concat!(
     "select e.profile_id, ",
     event_columns!(),
     " from json_each($1) j join events e on e.profile_id = j.value ->> 0 and e.seq > j.value ->> 1
@@ -81,25 +81,25 @@ pub(super) async fn profiles(readers: &SqlitePool, after: Option<ProfileId>, lim
 
 // ------------------------------------------------------------------------------------------------------------- history
 
-const EVENTS_OF: &str = concat!(
+pub(super) const EVENTS_OF: &str = concat!(
     "select e.seq, e.waits, p.absorbed_seq, ",
     event_columns!(),
     " from events e join profiles p on p.id = e.profile_id where e.profile_id = $1 order by e.occurred_at, e.event_id"
 );
-const POSTINGS_OF: &str = "select number, kind, class, amount, posted_at, reason, rule, run, step, notice,
+pub(super) const POSTINGS_OF: &str = "select number, kind, class, amount, posted_at, reason, rule, run, step, notice,
         (select json_group_array(json_array(a.lot, a.amount) order by a.lot) from allocations a
             where a.profile_id = p.profile_id and a.posting = p.number)
     from postings p where profile_id = $1 order by number";
-const ENTRIES_OF: &str = "select seq, profile_id, rules_version, entered_at, rule, run, step, what, because, until_at
+pub(super) const ENTRIES_OF: &str = "select seq, profile_id, rules_version, entered_at, rule, run, step, what, because, until_at
     from entries where profile_id = $1 order by seq";
-const EXPOSURES_OF: &str = "select rule, run_key, run, exposed_at, held_out, decided_by
+pub(super) const EXPOSURES_OF: &str = "select rule, run_key, run, exposed_at, held_out, decided_by
     from exposures where profile_id = $1 order by exposed_at, rule, run_key, run";
-const MESSAGES_OF: &str = concat!(
+pub(super) const MESSAGES_OF: &str = concat!(
     "select ",
     message_columns!(),
     ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes from messages m where m.profile_id = $1 order by m.decided_at, m.id"
 );
-const ATTEMPTS_OF: &str = "select message_id, number, worker, started_at, ended_at, outcome, provider_id, detail
+pub(super) const ATTEMPTS_OF: &str = "select message_id, number, worker, started_at, ended_at, outcome, provider_id, detail
     from attempts where profile_id = $1 order by message_id, number";
 
 pub(super) async fn history(readers: &SqlitePool, id: ProfileId) -> Result<History, StoreError> {
@@ -207,7 +207,7 @@ async fn add_attempts(messages: &mut [MessageRow], id: ProfileId, connection: &m
     Ok(())
 }
 
-const MESSAGES: &str = concat!(
+pub(super) const MESSAGES: &str = concat!(
     "select ",
     message_columns!(),
     ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes from json_each($1) j join messages m on m.id = unhex(j.value)"
@@ -225,7 +225,7 @@ pub(super) async fn messages(readers: &SqlitePool, ids: &[MessageId]) -> Result<
     Ok(messages)
 }
 
-const ENTRIES: &str = "select seq, profile_id, rules_version, entered_at, rule, run, step, what, because, until_at
+pub(super) const ENTRIES: &str = "select seq, profile_id, rules_version, entered_at, rule, run, step, what, because, until_at
     from entries where seq > $1 order by seq limit $2";
 
 pub(super) async fn entries(readers: &SqlitePool, after: i64, limit: usize) -> Result<Vec<EntryRow>, StoreError> {
@@ -236,13 +236,15 @@ pub(super) async fn entries(readers: &SqlitePool, after: i64, limit: usize) -> R
 
 // ---------------------------------------------------------------------------------------------------------------- sums
 
-const COUNT_ALL: &str = "select (select count(*) from profiles), (select count(*) from profiles where quarantined_at is not null),
+pub(super) const COUNT_ALL: &str =
+    "select (select count(*) from profiles), (select count(*) from profiles where quarantined_at is not null),
     (select count(*) from events), (select count(*) from attempts)";
-const COUNT_ENTRIES: &str = "select rule, step, what, case when what in ('ended', 'result') then because else '' end as outcome, count(*)
+pub(super) const COUNT_ENTRIES: &str =
+    "select rule, step, what, case when what in ('ended', 'result') then because else '' end as outcome, count(*)
     from entries group by rule, step, what, outcome";
-const COUNT_MESSAGES: &str = "select rule, step, channel, state, count(*) from messages group by rule, step, channel, state";
-const COUNT_POSTINGS: &str = "select kind, class, count(*), sum(amount) from postings group by kind, class";
-const COUNT_EXPOSURES: &str = "select rule, held_out, count(*) from exposures group by rule, held_out";
+pub(super) const COUNT_MESSAGES: &str = "select rule, step, channel, state, count(*) from messages group by rule, step, channel, state";
+pub(super) const COUNT_POSTINGS: &str = "select kind, class, count(*), sum(amount) from postings group by kind, class";
+pub(super) const COUNT_EXPOSURES: &str = "select rule, held_out, count(*) from exposures group by rule, held_out";
 
 pub(super) async fn counts(readers: &SqlitePool) -> Result<Counts, StoreError> {
     let mut snapshot = readers.begin().await?;

@@ -15,7 +15,7 @@ use crate::store::{Publication, Published, PublishedRule, StoreError};
 /// Profiles made due in one transaction: others get their turn in between.
 const FIRST_LOOKS_STEP: i64 = 20_000;
 
-const RULE_STATES: &str = "select rule, when_hash, hash, is_live from rule_states";
+pub(super) const RULE_STATES: &str = "select rule, when_hash, hash, is_live from rule_states";
 
 /// $1 texts (path, hash, text), $2 version, $3 at, $4 by, $5 why, $6 spread, $7 next profile or null, $8 rules (id, when changed,
 /// when_hash, hash), $9 removed, $10 history (rule, what).
@@ -34,8 +34,8 @@ pub(super) const PUBLISH: &str = "
     insert into rule_history (rule, happened_at, what, done_by, why, rules_version)
     select value ->> 0, $3, value ->> 1, $4, $5, $2 from json_each($10)";
 
-const CURRENT_VERSION: &str = "select rules_version from publications order by seq desc limit 1";
-const TEXTS_OF: &str = "select s.path, t.text from rule_set_texts s join rule_texts t on t.hash = s.hash
+pub(super) const CURRENT_VERSION: &str = "select rules_version from publications order by seq desc limit 1";
+pub(super) const TEXTS_OF: &str = "select s.path, t.text from rule_set_texts s join rule_texts t on t.hash = s.hash
     where s.rules_version = $1 order by s.path";
 
 struct Publish(Publication);
@@ -124,7 +124,7 @@ pub(super) async fn publish(store: &SqliteStore, publication: Publication) -> Re
 
 // --------------------------------------------------------------------------------------------------------- first looks
 
-const OPEN_FIRST_LOOKS: &str = "select seq, published_at, spread_ms, next_profile from publications
+pub(super) const OPEN_FIRST_LOOKS: &str = "select seq, published_at, spread_ms, next_profile from publications
     where next_profile is not null order by seq limit 1";
 
 /// Makes the people of ($1, $2] due between $3 and $3 + $4, each at an instant of its own that follows from the id. The version moves,
@@ -133,7 +133,7 @@ pub(super) const MAKE_DUE: &str = "update profiles set version = version + 1,
         due_at = min(coalesce(due_at, $3 + id * 2654435761 % 1000003 * $4 / 1000003), $3 + id * 2654435761 % 1000003 * $4 / 1000003)
     where id > $1 and id <= $2 and quarantined_at is null";
 
-const ADVANCE_FIRST_LOOKS: &str = "update publications set next_profile = $2 where seq = $1";
+pub(super) const ADVANCE_FIRST_LOOKS: &str = "update publications set next_profile = $2 where seq = $1";
 
 /// One step of making people due; with the publication that asked for it, if one did.
 struct MakeDue {

@@ -21,12 +21,13 @@ use crate::store::{HEARTBEAT_GAP_MS, PauseScope, SourceHour, StoreError, WorldVi
 #[derive(Default)]
 pub(super) struct WorldCache(Mutex<Option<(i64, Timestamp, Arc<World>)>>);
 
-const WORLD_RULES: &str = "select r.rule, r.first_live_at, r.when_live_at, r.when_hash, r.held_at, r.held_because, p.paused_at, p.because
+pub(super) const WORLD_RULES: &str =
+    "select r.rule, r.first_live_at, r.when_live_at, r.when_hash, r.held_at, r.held_because, p.paused_at, p.because
     from rule_states r left join pauses p on p.scope = 'rule' and p.name = r.rule";
-const WORLD_PAUSES: &str = "select scope, name, paused_at, because from pauses where scope <> 'rule'";
-const WORLD_DOWNTIMES: &str = "select from_at, until_at from downtimes order by from_at";
-const WORLD_QUIET: &str = "select from_at, until_at from quiet_spans order by from_at";
-const WORLD_BUDGETS: &str = "select coupon, sum(used_minor) from budget_uses where quarter >= $1 group by coupon";
+pub(super) const WORLD_PAUSES: &str = "select scope, name, paused_at, because from pauses where scope <> 'rule'";
+pub(super) const WORLD_DOWNTIMES: &str = "select from_at, until_at from downtimes order by from_at";
+pub(super) const WORLD_QUIET: &str = "select from_at, until_at from quiet_spans order by from_at";
+pub(super) const WORLD_BUDGETS: &str = "select coupon, sum(used_minor) from budget_uses where quarter >= $1 group by coupon";
 
 /// The world, from memory while nothing in it changed.
 pub(super) async fn view(readers: &SqlitePool, shared: &Shared, month_start: Timestamp) -> Result<WorldView, StoreError> {
@@ -170,7 +171,7 @@ impl Work for SetHold {
     }
 }
 
-const ENTRIES_SINCE: &str = "select rule, sum(entries) from rule_entries where minute >= $1 group by rule";
+pub(super) const ENTRIES_SINCE: &str = "select rule, sum(entries) from rule_entries where minute >= $1 group by rule";
 
 pub(super) async fn entries_since(readers: &SqlitePool, since: Timestamp) -> Result<BTreeMap<Name, u64>, StoreError> {
     let minute = since.as_ms().div_euclid(MINUTE_MS) * MINUTE_MS;
@@ -189,7 +190,7 @@ pub(super) struct Heartbeat {
     pub now: Timestamp,
 }
 
-const LATEST_HEARTBEAT: &str = "select max(beaten_at) from heartbeats";
+pub(super) const LATEST_HEARTBEAT: &str = "select max(beaten_at) from heartbeats";
 pub(super) const DOWNTIME: &str = "insert into downtimes (from_at, until_at) values ($1, $2)
     on conflict (from_at) do update set until_at = max(until_at, excluded.until_at)";
 pub(super) const BEAT: &str = "insert into heartbeats (worker, beaten_at) values ($1, $2)
@@ -231,7 +232,7 @@ impl Work for RecordQuiet {
     }
 }
 
-const SOURCE_HOURS: &str = "select source, hour, events from source_hours where hour >= $1 order by source, hour";
+pub(super) const SOURCE_HOURS: &str = "select source, hour, events from source_hours where hour >= $1 order by source, hour";
 
 pub(super) async fn source_hours(readers: &SqlitePool, since: Timestamp) -> Result<Vec<SourceHour>, StoreError> {
     let mut hours = Vec::new();

@@ -1,0 +1,146 @@
+//! Every statement of this store, prepared against the schema, and the hot ones held to their indexes. A statement that is in no list
+//! fails the test too.
+
+use std::path::Path;
+
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
+
+use super::{append as a, decisions as d, open as o, outbox as b, reads as r, rules as u, world as w};
+use crate::store::sqlite::SqliteStore;
+
+/// Statements that may not walk through a whole table of people, events or messages.
+const HOT: &[(&str, &str)] = &[
+    ("FIND_IDENTITIES", a::FIND_IDENTITIES),
+    ("CREATE_PROFILES", a::CREATE_PROFILES),
+    ("FIND_DUPLICATES", a::FIND_DUPLICATES),
+    ("APPEND", a::APPEND),
+    ("RECORD_CONSENTS", a::RECORD_CONSENTS),
+    ("CLAIM", d::CLAIM),
+    ("WAITING_EVENTS", d::WAITING_EVENTS),
+    ("GUARDS", d::GUARDS),
+    ("COMMIT", d::COMMIT),
+    ("RELEASE", d::RELEASE),
+    ("SET_ASIDE", d::SET_ASIDE),
+    ("REINSTATE", d::REINSTATE),
+    ("CLAIM_MESSAGES", b::CLAIM_MESSAGES),
+    ("INTERRUPTED", b::INTERRUPTED),
+    ("STATES", b::STATES),
+    ("LET_GO", b::LET_GO),
+    ("INTENT_GUARDS", b::INTENT_GUARDS),
+    ("INTENT", b::INTENT),
+    ("RESULT_GUARDS", b::RESULT_GUARDS),
+    ("RESULT", b::RESULT),
+    ("MAKE_DUE", u::MAKE_DUE),
+    ("NEXT_DUE", r::NEXT_DUE),
+    ("PROFILES", r::PROFILES),
+    ("WAITING", r::WAITING),
+    ("EVENTS_OF", r::EVENTS_OF),
+    ("POSTINGS_OF", r::POSTINGS_OF),
+    ("ENTRIES_OF", r::ENTRIES_OF),
+    ("EXPOSURES_OF", r::EXPOSURES_OF),
+    ("MESSAGES_OF", r::MESSAGES_OF),
+    ("ATTEMPTS_OF", r::ATTEMPTS_OF),
+    ("MESSAGES", r::MESSAGES),
+    ("ENTRIES", r::ENTRIES),
+    ("FIND_PROFILE", r::FIND_PROFILE),
+];
+
+/// Statements for people, for the start, or over tables that stay small.
+const OTHER: &[(&str, &str)] = &[
+    ("NAME_ENVIRONMENT", o::NAME_ENVIRONMENT),
+    ("ENVIRONMENT", o::ENVIRONMENT),
+    ("COUNT_BOOT", o::COUNT_BOOT),
+    ("VOID_CLAIMS", o::VOID_CLAIMS),
+    ("NUMBERS", o::NUMBERS),
+    ("RULE_STATES", u::RULE_STATES),
+    ("PUBLISH", u::PUBLISH),
+    ("CURRENT_VERSION", u::CURRENT_VERSION),
+    ("TEXTS_OF", u::TEXTS_OF),
+    ("OPEN_FIRST_LOOKS", u::OPEN_FIRST_LOOKS),
+    ("ADVANCE_FIRST_LOOKS", u::ADVANCE_FIRST_LOOKS),
+    ("WORLD_RULES", w::WORLD_RULES),
+    ("WORLD_PAUSES", w::WORLD_PAUSES),
+    ("WORLD_DOWNTIMES", w::WORLD_DOWNTIMES),
+    ("WORLD_QUIET", w::WORLD_QUIET),
+    ("WORLD_BUDGETS", w::WORLD_BUDGETS),
+    ("PAUSE", w::PAUSE),
+    ("RESUME", w::RESUME),
+    ("NOTE", w::NOTE),
+    ("HOLD", w::HOLD),
+    ("ENTRIES_SINCE", w::ENTRIES_SINCE),
+    ("LATEST_HEARTBEAT", w::LATEST_HEARTBEAT),
+    ("DOWNTIME", w::DOWNTIME),
+    ("BEAT", w::BEAT),
+    ("QUIET", w::QUIET),
+    ("SOURCE_HOURS", w::SOURCE_HOURS),
+    ("COUNT_ALL", r::COUNT_ALL),
+    ("COUNT_ENTRIES", r::COUNT_ENTRIES),
+    ("COUNT_MESSAGES", r::COUNT_MESSAGES),
+    ("COUNT_POSTINGS", r::COUNT_POSTINGS),
+    ("COUNT_EXPOSURES", r::COUNT_EXPOSURES),
+];
+
+const SOURCES: [&str; 7] = [
+    include_str!("append.rs"),
+    include_str!("decisions.rs"),
+    include_str!("open.rs"),
+    include_str!("outbox.rs"),
+    include_str!("reads.rs"),
+    include_str!("rules.rs"),
+    include_str!("world.rs"),
+];
+
+/// Tables that grow with people and their lives.
+const LARGE: [&str; 8] = ["profiles", "identities", "events", "messages", "attempts", "postings", "allocations", "exposures"];
+
+async fn empty_database(directory: &Path) -> SqliteConnection {
+    let path = directory.join("rekindle.db");
+    let store = SqliteStore::open(&path, "test").await.expect("a fresh database opens");
+    store.close().await;
+    SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("it opens again")
+}
+
+fn single_statements(script: &str) -> impl Iterator<Item = &str> {
+    script.split(';').map(str::trim).filter(|statement| !statement.is_empty())
+}
+
+#[tokio::test]
+async fn every_statement_prepares_and_hot_ones_use_their_indexes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut connection = empty_database(directory.path()).await;
+    for (name, script) in HOT.iter().chain(OTHER) {
+        for statement in single_statements(script) {
+            let plan = AssertSqlSafe(format!("explain query plan {statement}"));
+            let rows = sqlx::query(plan).fetch_all(&mut connection).await.unwrap_or_else(|e| panic!("{name}: {e}\n{statement}"));
+            let plan: Vec<String> = rows.iter().map(|row| row.get(3)).collect();
+            let walks = |line: &String| LARGE.iter().any(|table| walks_through(line, table, statement));
+            if HOT.iter().any(|(hot, _)| hot == name) && plan.iter().any(walks) {
+                panic!("{name} walks through a large table:\n{statement}\n{}", plan.join("\n"));
+            }
+        }
+    }
+}
+
+/// Whether a line of a plan says that the whole table is read. Aliases are looked up in the statement; reading along a partial index
+/// in order is no walk.
+fn walks_through(line: &str, table: &str, statement: &str) -> bool {
+    let Some(scanned) = line.strip_prefix("SCAN ") else { return false };
+    if scanned.contains("USING INDEX messages_queued") || scanned.contains("USING INDEX profiles_due") {
+        return false;
+    }
+    let name = scanned.split_whitespace().next().unwrap_or_default();
+    name == table || statement.contains(&format!(" {table} {name} ")) || statement.contains(&format!(" {table} {name}\n"))
+}
+
+#[test]
+fn every_statement_is_in_a_list() {
+    let listed: Vec<&str> = HOT.iter().chain(OTHER).map(|(name, _)| *name).collect();
+    for source in SOURCES {
+        let names = source.lines().filter_map(|line| line.trim().strip_prefix("pub(super) const "));
+        for name in names.filter_map(|rest| rest.split_once(": &str").map(|(name, _)| name)) {
+            assert!(listed.contains(&name), "{name} is in no list: it would never be prepared by a test");
+        }
+        let hidden = source.lines().any(|line| line.starts_with("const ") && line.contains(": &str") && line.contains("select"));
+        assert!(!hidden, "a statement that is not pub(super) cannot be listed");
+    }
+}
