@@ -26,11 +26,14 @@ pub const ORDER_REFUNDED: &str = "order_refunded";
 /// From so many days on, silence is a spell (`silent_spells_365d`, `reactivated_at`). Reached at exactly so many days after the last
 /// active event; one that comes at that very instant comes first, and there is no spell.
 pub const SPELL_MS: i64 = 30 * DAY_MS;
-/// The built-in windows reach back 365 days; orders, refunds and spells are kept one day longer.
+/// The built-in windows reach back 365 days; orders and refunds are kept one day longer.
 const KEPT_MS: i64 = 366 * DAY_MS;
 /// `active_days_28d` and `sessions_14d` look at the last 28 days.
 const RECENT_KEPT_MS: i64 = 35 * DAY_MS;
 const RECENT_MAX: usize = 500;
+/// A year has twelve spells at most. They are kept by number, not by age: `reactivated_at` falls back to an older one if a late event
+/// undoes the latest.
+const SPELLS_MAX: usize = 36;
 
 /// Takes one fact in. Events of the engine's own change nothing here, except that somebody unsubscribed or complained.
 pub fn absorb(profile: &mut Profile, event: &Event, names: Names<'_>) {
@@ -317,8 +320,7 @@ fn was_there(activity: &mut Activity, at: Timestamp) {
     let surplus = activity.recent.len().saturating_sub(RECENT_MAX);
     activity.recent.drain(..fresh.max(surplus));
 
-    // the latest spell stays whatever its age: `reactivated_at` needs it if a late event undoes none
-    let old = activity.returns.partition_point(|end| *end <= last.plus_ms(-KEPT_MS)).min(activity.returns.len().saturating_sub(1));
+    let old = activity.returns.len().saturating_sub(SPELLS_MAX);
     activity.returns.drain(..old);
     activity.spells.drain(..old);
 }
@@ -421,13 +423,19 @@ fn keep_only(series: &mut Series, point: Option<Point>) {
     series.points.extend(point);
 }
 
-/// Like [`fold`], in the arithmetic of the feature.
+/// Like [`fold`], in the arithmetic of the feature. Only counts and sums have a past; of the others the old points are just forgotten.
 fn fold_behind(series: &mut Series, kept_ms: i64, aggregate: &Aggregate) {
     let Some(edge) = series.last_at.map(|last_at| last_at.plus_ms(-kept_ms)) else { return };
     let index = series.points.partition_point(|point| point.at <= edge);
     for point in series.points.drain(..index) {
-        series.before_count += 1;
-        series.before_sum = plus(series.before_sum, point.value, aggregate);
+        match aggregate.function {
+            AggregateFunction::Count => {
+                series.before_count += point.value.unsigned_abs();
+                series.before_sum += point.value;
+            }
+            AggregateFunction::Sum => series.before_sum = plus(series.before_sum, point.value, aggregate),
+            AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::Last | AggregateFunction::Distinct => {}
+        }
     }
 }
 
@@ -471,4 +479,181 @@ fn plus(a: i64, b: i64, aggregate: &Aggregate) -> i64 {
 /// The bits of a float in an order like its size.
 fn size(value: i64, aggregate: &Aggregate) -> i64 {
     if is_float(aggregate) { value ^ (((value >> 63) as u64) >> 1) as i64 } else { value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{day, event, order, profile, refund, shop};
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn absorbed(events: &[Event]) -> Profile {
+        let (shop, mut profile) = (shop(), profile());
+        for event in events {
+            absorb(&mut profile, event, shop.names());
+        }
+        profile
+    }
+
+    fn attribute(profile: &Profile, name: &str) -> Option<String> {
+        profile.attributes.get(name).map(|attribute| attribute.value.to_string())
+    }
+
+    #[test]
+    fn each_attribute_merges_by_its_own_rule_whatever_the_order() {
+        let mut events = vec![
+            event("identify", day(2), json!({ "best": 5, "least": 5, "first_shop": "b", "country": "fr" })),
+            event("identify", day(1), json!({ "best": 9, "least": 9, "first_shop": "a", "country": "DE" })),
+            event("identify", day(3), json!({ "best": 7, "least": 3.0, "first_shop": "c" })),
+        ];
+        for _ in 0..2 {
+            let profile = absorbed(&events);
+            let read = ["best", "least", "first_shop"].map(|name| attribute(&profile, name).unwrap_or_default());
+            assert_eq!(read, ["9", "3", "\"a\""]);
+            assert_eq!(profile.country(), "FR");
+            events.reverse();
+        }
+    }
+
+    #[test]
+    fn what_is_of_a_wrong_type_or_from_another_source_is_ignored() {
+        let table = [
+            (json!({ "best": "nine" }), "best", None),
+            (json!({ "best": 1.5 }), "best", None),
+            (json!({ "birth_date": "1990-02-30" }), "birth_date", None),
+            (json!({ "birth_date": "1990-02-28" }), "birth_date", Some("1990-02-28")),
+            (json!({ "score": 0.7 }), "score", None), // only `ml` writes it
+            (json!({ "best": null }), "best", None),
+            (json!({ "unknown": 1 }), "unknown", None),
+            (json!({ "region": "qc" }), "region", Some("\"QC\"")),
+        ];
+        for (traits, name, expected) in table {
+            let profile = absorbed(&[event("identify", day(1), traits.clone())]);
+            assert_eq!(attribute(&profile, name).as_deref(), expected, "{traits}");
+        }
+        let by_its_source = Event { source: "ml".into(), ..event("identify", day(1), json!({ "score": 0.7 })) };
+        assert_eq!(attribute(&absorbed(&[by_its_source]), "score").as_deref(), Some("0.7"));
+    }
+
+    #[test]
+    fn the_latest_consent_counts_and_at_one_instant_the_withdrawal() {
+        let said = |at, granted| event("consent", at, json!({ "purpose": "marketing", "channel": "email", "granted": granted }));
+        let table = [
+            (vec![said(day(1), true), said(day(2), false)], false),
+            (vec![said(day(2), true), said(day(1), false)], true),
+            (vec![said(day(2), false), said(day(2), true)], false),
+            (vec![said(day(2), true), said(day(2), false)], false),
+        ];
+        for (events, granted) in table {
+            let profile = absorbed(&events);
+            assert_eq!(profile.consents.values().map(|consent| consent.granted).collect::<Vec<_>>(), [granted]);
+        }
+    }
+
+    #[test]
+    fn a_complaint_ends_marketing_and_suppresses_the_address() {
+        let profile = absorbed(&[
+            event("identify", day(1), json!({ "email": "a@example.com" })),
+            event("complained", day(2), json!({ "channel": "email" })),
+        ]);
+        assert!(!profile.consents[&(Name::from("marketing"), Channel::Email)].granted);
+        assert_eq!(&*profile.suppressed[&Channel::Email].address, "a@example.com");
+        let profile = absorbed(&[event("unsubscribed", day(2), json!({ "channel": "email" }))]);
+        assert!(profile.suppressed.is_empty() && profile.first_seen_at.is_none());
+    }
+
+    #[test]
+    fn an_order_at_exactly_thirty_days_is_no_silence() {
+        let session = |at| event("Session Started", at, json!({}));
+        let table = [
+            (vec![day(0), day(30)], vec![]),
+            (vec![day(0), day(30).plus_ms(1)], vec![day(30)]),
+            (vec![day(0), day(100)], vec![day(30)]),
+            // late events split the gap they fall into, or undo it
+            (vec![day(0), day(100), day(40)], vec![day(30), day(70)]),
+            (vec![day(0), day(50), day(25)], vec![]),
+            (vec![day(40), day(0)], vec![day(30)]),
+        ];
+        for (active, spells) in table {
+            let profile = absorbed(&active.iter().map(|at| session(*at)).collect::<Vec<_>>());
+            assert_eq!(profile.activity.spells, spells, "{active:?}");
+        }
+    }
+
+    #[test]
+    fn money_of_another_currency_is_no_spend_but_an_order() {
+        let profile = absorbed(&[
+            order("1", 19.99, day(1)),
+            event("Order Completed", day(2), json!({ "order_id": "2", "total": 500, "currency": "JPY" })),
+            refund("1", 5.0, day(3)),
+        ]);
+        assert_eq!((profile.orders.count_ever(), profile.orders.sum_ever()), (2, 1999));
+        assert_eq!(profile.refunds.sum_ever(), 500);
+    }
+
+    #[test]
+    fn a_late_point_behind_the_window_is_counted_and_not_kept() {
+        let mut events = vec![order("1", 1.0, day(0)), order("2", 2.0, day(400)), order("3", 4.0, day(35))];
+        for _ in 0..2 {
+            let profile = absorbed(&events);
+            assert_eq!((profile.orders.points.len(), profile.orders.before_sum), (2, 100));
+            assert_eq!((profile.orders.first_at, profile.orders.last_at), (Some(day(0)), Some(day(400))));
+            events.reverse();
+        }
+    }
+
+    #[test]
+    fn features_keep_what_they_can_still_be_asked_for() {
+        let session = |hours: i64, minutes: i64| {
+            event("Session Started", day(0).plus_ms(hours * super::super::time::HOUR_MS), json!({ "minutes": minutes, "page": "a" }))
+        };
+        let profile = absorbed(&[session(0, 5), session(1, 7), session(26, 3), session(24 * 40, 4)]);
+        let series = |name: &str| &profile.features[name];
+        let values = |name: &str| series(name).points.iter().map(|point| point.value).collect::<Vec<_>>();
+        assert_eq!((values("sessions_7d"), series("sessions_7d").before_count), (vec![1], 3));
+        assert_eq!((values("sessions_ever"), series("sessions_ever").before_count), (vec![], 4));
+        assert_eq!((values("minutes_30d"), series("minutes_30d").before_sum), (vec![4], 15));
+        assert_eq!(series("pages_30d").before_count, 0);
+        assert_eq!(series("minutes_ever").sum_ever(), 19);
+        assert_eq!((values("longest_ever"), values("last_minutes")), (vec![7], vec![4]));
+        assert_eq!((values("shortest_30d"), values("pages_30d").len()), (vec![4], 1));
+    }
+
+    #[test]
+    fn more_points_than_a_feature_keeps_are_joined_by_day() {
+        let events: Vec<Event> = (0..1200).map(|minute| event("Session Started", day(0).plus_ms(minute * 60_000), json!({}))).collect();
+        let profile = absorbed(&events);
+        let series = &profile.features["sessions_7d"];
+        assert!(series.points.len() <= 500, "{}", series.points.len());
+        assert_eq!(series.sum_ever(), 1200);
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        // few instants and few values, so that collisions are the rule
+        let instant = (0i64..420, 0i64..4).prop_map(|(days, hours)| day(days).plus_ms(hours * 6 * super::super::time::HOUR_MS));
+        (0usize..7, instant, 0i64..4).prop_map(|(kind, at, n)| match kind {
+            0 => event("identify", at, json!({ "best": n, "least": n, "first_shop": n.to_string(), "locale": format!("l{n}") })),
+            1 => {
+                event("consent", at, json!({ "purpose": "marketing", "channel": "sms", "granted": n > 1, "basis": format!("b{}", n % 2) }))
+            }
+            2 => order(&n.to_string(), n as f64, at),
+            3 => refund(&n.to_string(), n as f64, at),
+            4 => event("unsubscribed", at, json!({ "channel": "sms" })),
+            _ => event("Session Started", at, json!({ "minutes": n, "page": n })),
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// I7: the same facts give the same profile, in whatever order they come.
+        #[test]
+        fn promise_i7_the_order_of_arrival_does_not_matter(
+            (sorted, shuffled) in prop::collection::vec(any_event(), 0..40)
+                .prop_flat_map(|events| (Just(events.clone()), Just(events).prop_shuffle()))
+        ) {
+            prop_assert_eq!(absorbed(&sorted), absorbed(&shuffled));
+        }
+    }
 }

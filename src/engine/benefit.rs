@@ -148,3 +148,75 @@ pub fn entitled(profile: &Profile, names: Names<'_>, key: &str, now: Timestamp) 
     }
     (value, until)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{Shop, day, profile, shop};
+    use super::*;
+
+    fn granted(
+        shop: &Shop,
+        profile: &mut Profile,
+        what: &Grant,
+        (at, run): (Timestamp, u32),
+        used: i64,
+        booked: &mut Booked,
+    ) -> Result<Vec<(Name, i64)>, String> {
+        let budgets = BTreeMap::from([(Name::from("back5"), used)]);
+        let order = GrantOrder { at, rule: "rule".into(), run, step: "step".into(), budgets: &budgets };
+        grant(profile, shop.names(), what, Some(Span::days(7)), order, booked)
+    }
+
+    #[test]
+    fn a_benefit_is_granted_once_per_source_and_ends() {
+        let (shop, mut profile, mut booked) = (shop(), profile(), Booked::default());
+        let what = Grant::Benefit("early-access".into());
+        for _ in 0..2 {
+            granted(&shop, &mut profile, &what, (day(0), 1), 0, &mut booked).expect("a benefit");
+        }
+        assert_eq!((profile.entitlements.len(), booked.events.len()), (1, 1));
+        assert_eq!(entitled(&profile, shop.names(), "early-access", day(6)), (1, day(7)));
+        assert_eq!(entitled(&profile, shop.names(), "early-access", day(7)).0, 0);
+    }
+
+    #[test]
+    fn a_benefit_comes_by_level_by_default_or_not_at_all() {
+        let (shop, mut profile, mut booked) = (shop(), profile(), Booked::default());
+        let table = [("basic-desk", 1), ("silver-desk", 0), ("return-window", 7), ("gold-desk", 0)];
+        for (key, value) in table {
+            assert_eq!(entitled(&profile, shop.names(), key, day(0)).0, value, "{key}");
+        }
+        tier::overlay(&mut profile, shop.names(), 1, Span::days(30), day(0), &"x".into(), &mut booked).expect("tiers");
+        assert_eq!(entitled(&profile, shop.names(), "silver-desk", day(0)), (1, day(30)));
+    }
+
+    #[test]
+    fn a_bundle_comes_whole_and_once_per_its_span() {
+        let (shop, mut profile, mut booked) = (shop(), profile(), Booked::default());
+        let what = Grant::Bundle("winback".into());
+        let used = granted(&shop, &mut profile, &what, (day(0), 1), 0, &mut booked).expect("a bundle");
+        assert_eq!(used, [(Name::from("back5"), 500)]);
+        // `expires` replaces the coupon's `valid`, the overlay keeps its own span
+        assert_eq!((profile.coupons[0].until, profile.tier.overlay.as_ref().map(|overlay| overlay.until)), (day(7), Some(day(30))));
+        let again = granted(&shop, &mut profile, &what, (day(179), 2), 0, &mut booked).expect_err("too soon");
+        assert!(again.starts_with("once_per"), "{again}");
+        granted(&shop, &mut profile, &what, (day(180), 3), 0, &mut booked).expect("again");
+    }
+
+    #[test]
+    fn what_cannot_be_granted_whole_leaves_nothing_behind() {
+        let (shop, mut profile, mut booked) = (shop(), profile(), Booked::default());
+        let table = [
+            (Grant::Bundle("broken".into()), 0, "pool"),
+            (Grant::Bundle("winback".into()), 701, "budget"),
+            (Grant::Coupon("back5".into()), 701, "budget"),
+            (Grant::Benefit("gone".into()), 0, "no benefit gone"),
+        ];
+        for (what, used, why) in table {
+            let said = granted(&shop, &mut profile, &what, (day(0), 1), used, &mut booked).expect_err("a reason");
+            assert!(said.contains(why), "{said}");
+        }
+        assert_eq!((&profile, booked.events.len()), (&super::super::sample::profile(), 0));
+        granted(&shop, &mut profile, &Grant::Coupon("back5".into()), (day(0), 1), 700, &mut booked).expect("exactly within");
+    }
+}

@@ -173,3 +173,64 @@ fn tidy(profile: &mut Profile, now: Timestamp) {
         now < closed_at.plus_ms(CLOSED_KEPT_MS)
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{day, event, profile, shop};
+    use super::*;
+    use serde_json::json;
+
+    fn offer(name: &str, valid: Option<Span>) -> Offer {
+        Offer { coupon: name.into(), valid }
+    }
+
+    #[test]
+    fn codes_are_long_unambiguous_and_always_the_same() {
+        let codes: std::collections::BTreeSet<Name> = (0..10_000).map(|n| code(&n.to_string())).collect();
+        assert_eq!(codes.len(), 10_000);
+        for code in codes {
+            assert!(code.len() >= 10 && code.bytes().all(|b| SYMBOLS.contains(&b)), "{code}");
+        }
+        assert_eq!(code("a"), code("a"));
+    }
+
+    #[test]
+    fn the_life_of_an_offer_begins_as_its_message_goes_out() {
+        let (shop, mut profile, rule) = (shop(), profile(), Name::from("rule"));
+        let names = shop.names();
+        let worth = reserve(&mut profile, names, &offer("back5", None), MessageId(1), &rule, day(0));
+        assert_eq!((worth, open(&profile, day(0)).0), (Ok(500), 0));
+        reserve(&mut profile, names, &offer("back5", Some(Span::days(2))), MessageId(2), &rule, day(0)).expect("a second one");
+        assert!(issue(&mut profile, names, MessageId(2), day(3)).is_some());
+        assert!(issue(&mut profile, names, MessageId(2), day(4)).is_none(), "once");
+        assert_eq!(open(&profile, day(3)), (1, day(5)));
+        release(&mut profile, MessageId(1));
+        release(&mut profile, MessageId(2));
+        assert_eq!(profile.coupons.len(), 1, "what was issued stays");
+    }
+
+    #[test]
+    fn no_message_ever_has_an_empty_code() {
+        let (shop, mut profile) = (shop(), profile());
+        for name in ["listed", "gone"] {
+            assert!(reserve(&mut profile, shop.names(), &offer(name, None), MessageId(1), &"rule".into(), day(0)).is_err());
+        }
+        reserve(&mut profile, shop.names(), &offer("TEN", None), MessageId(1), &"rule".into(), day(0)).expect("a shared code");
+        assert_eq!(profile.coupons.iter().map(|coupon| &*coupon.code).collect::<Vec<_>>(), ["TEN"]);
+    }
+
+    #[test]
+    fn an_order_redeems_the_codes_it_names_while_they_are_open() {
+        let order = |at, coupon: Json| event("Order Completed", at, json!({ "order_id": "1", "total": 9.0, "coupon": coupon }));
+        let (shop, mut profile, mut booked) = (shop(), profile(), Booked::default());
+        give(&mut profile, shop.names(), &"back5".into(), None, &"r/1/s".into(), day(0), &mut booked).expect("a coupon");
+        give(&mut profile, shop.names(), &"back5".into(), None, &"r/1/s".into(), day(0), &mut booked).expect("the same coupon");
+        assert_eq!(profile.coupons.len(), 1, "one source, one coupon");
+        let code = profile.coupons[0].code.to_lowercase();
+        for (at, coupon) in [(day(1), json!("nonsense")), (day(14), json!(code)), (day(2), json!(["x", code])), (day(3), json!(code))] {
+            redeem(&mut profile, &order(at, coupon), shop.names(), &mut booked);
+        }
+        assert_eq!(profile.coupons[0].redeemed_at, Some(day(2)), "over on day 14, used up on day 3");
+        assert_eq!(booked.events.iter().map(|own| &*own.name).collect::<Vec<_>>(), ["coupon_issued", "coupon_redeemed"]);
+    }
+}

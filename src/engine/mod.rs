@@ -23,6 +23,8 @@ pub mod money;
 pub mod points;
 pub mod profile;
 pub mod rule;
+#[cfg(test)]
+mod sample;
 pub mod source;
 pub mod tier;
 pub mod time;

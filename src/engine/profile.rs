@@ -100,7 +100,7 @@ pub struct Activity {
     pub reactivated_at: Option<Timestamp>,
     /// Instants of active events of the last 35 days, sorted; at most 500 (`active_days_*`, `sessions_14d`).
     pub recent: Vec<Timestamp>,
-    /// Instants at which 30 days of silence were reached, of the last 366 days, known once they were over.
+    /// Instants at which 30 days of silence were reached, known once they were over; the latest 36.
     pub spells: Vec<Timestamp>,
     /// The active event that ended each spell: with it a late event can be seen to split or undo a spell.
     pub returns: Vec<Timestamp>,

@@ -363,3 +363,235 @@ impl<'a> Metric<'a> {
         instants
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::absorb::absorb;
+    use super::super::event::Event;
+    use super::super::sample::{Shop, at, day, order, profile, refund, shop};
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Person {
+        shop: Shop,
+        profile: Profile,
+        booked: Booked,
+    }
+
+    impl Person {
+        fn new() -> Self {
+            Person { shop: shop(), profile: profile(), booked: Booked::default() }
+        }
+
+        fn with(change: impl FnOnce(&mut Tiers)) -> Self {
+            let mut person = Person::new();
+            change(person.shop.program.tiers.as_mut().expect("the sample's tiers"));
+            person
+        }
+
+        fn hear(&mut self, event: &Event) {
+            let names = self.shop.names();
+            book(&mut self.profile, names, event.occurred_at.plus_ms(-1), &mut self.booked);
+            absorb(&mut self.profile, event, names);
+            qualify(&mut self.profile, names, event.occurred_at, &mut self.booked);
+        }
+
+        fn book(&mut self, until: Timestamp) {
+            book(&mut self.profile, self.shop.names(), until, &mut self.booked);
+        }
+
+        fn due(&self) -> Timestamp {
+            next_due(&self.profile, self.shop.names())
+        }
+
+        fn effective(&self, now: Timestamp) -> String {
+            effective(&self.profile, self.shop.names(), now).0.expect("a tier").to_string()
+        }
+
+        /// What was said, as `instant what`.
+        fn said(&self) -> Vec<String> {
+            let one = |own: &super::super::points::OwnEvent| {
+                let text = |key: &str| own.properties.get(key).map(|v| v.to_string().replace('"', "")).unwrap_or_default();
+                match &*own.name {
+                    "tier_changed" => format!("{} {} {}", &own.at.to_string()[..10], text("direction"), text("to")),
+                    "tier_at_risk" => format!("{} at risk by {}", &own.at.to_string()[..10], text("gap")),
+                    other => format!("{} {other}", &own.at.to_string()[..10]),
+                }
+            };
+            self.booked.events.iter().map(one).collect()
+        }
+    }
+
+    #[test]
+    fn up_at_once_down_after_notice_review_and_grace_one_step_at_a_time() {
+        let mut person = Person::new();
+        person.hear(&order("1", 1200.0, day(10)));
+        // gold until the order leaves the window on 10 July; the review of 1 July still sees it, that of 1 October does not
+        person.book(at("2027-06-30T00:00:00Z"));
+        assert_eq!(
+            person.said(),
+            [
+                "2026-01-11 up gold",
+                "2026-09-01 at risk by 100000",
+                "2026-10-31 down silver",
+                "2026-12-02 at risk by 25000",
+                "2027-01-31 down basic",
+            ]
+        );
+        assert_eq!(person.due(), Timestamp::FOREVER, "the lowest level has nothing to wait for");
+    }
+
+    #[test]
+    fn the_due_instants_are_those_at_which_something_happens() {
+        let mut person = Person::new();
+        person.hear(&order("1", 300.0, day(10)));
+        let mut stops = vec![];
+        while !person.due().is_forever() {
+            let due = person.due();
+            stops.push(due.to_string()[..10].to_owned());
+            person.book(due);
+        }
+        // April and July: renewed without a word; then notice, review, end of grace
+        assert_eq!(stops, ["2026-04-01", "2026-07-01", "2026-09-01", "2026-10-01", "2026-10-31"]);
+    }
+
+    #[test]
+    fn who_earns_it_in_the_grace_is_renewed_and_who_falls_far_goes_one_step_or_to_what_is_earned() {
+        let table = [
+            (true, vec![order("2", 1000.0, at("2026-10-20T00:00:00Z"))], "gold"),
+            (true, vec![], "silver"),
+            (false, vec![], "basic"),
+            (false, vec![order("2", 300.0, at("2026-10-20T00:00:00Z"))], "silver"),
+        ];
+        for (one_step, events, expected) in table {
+            let mut person = Person::with(|tiers| tiers.downgrade.one_step = one_step);
+            person.hear(&order("1", 1200.0, day(10)));
+            events.iter().for_each(|event| person.hear(event));
+            person.book(at("2026-11-01T00:00:00Z"));
+            assert_eq!(person.effective(at("2026-11-01T00:00:00Z")), expected, "{one_step} {}", events.len());
+        }
+    }
+
+    #[test]
+    fn a_refund_never_demotes_at_once_but_is_told_of_before_the_review() {
+        let mut person = Person::new();
+        person.hear(&order("1", 1200.0, at("2026-03-20T00:00:00Z")));
+        person.hear(&refund("1", 1200.0, at("2026-03-21T00:00:00Z")));
+        assert_eq!(person.effective(at("2026-03-21T00:00:00Z")), "gold");
+        person.book(at("2026-05-01T00:00:00Z"));
+        // the notice's own time, 2 March, was over by then
+        assert_eq!(person.said(), ["2026-03-20 up gold", "2026-03-21 at risk by 100000", "2026-05-01 down silver"]);
+    }
+
+    #[test]
+    fn a_refund_that_leaves_the_window_lifts_at_that_very_instant() {
+        let mut person = Person::new();
+        person.hear(&refund("0", 100.0, day(0)));
+        person.hear(&order("1", 300.0, day(10)));
+        assert_eq!((person.effective(day(10)), person.due()), ("basic".to_owned(), day(180)));
+        person.book(day(180).plus_ms(-1));
+        assert_eq!(person.effective(day(179)), "basic");
+        person.book(day(180));
+        assert_eq!(person.said()[0], "2026-06-30 up silver");
+    }
+
+    #[test]
+    fn a_protected_tier_outlives_its_review() {
+        let mut person = Person::new();
+        person.hear(&order("1", 10.0, day(0)));
+        let to = TierAction::To { tier: "gold".into(), protect: Span::days(120) };
+        let names = person.shop.names();
+        act(&mut person.profile, names, &to, day(1), &"rule".into(), &mut person.booked).expect("a known level");
+        person.book(at("2026-04-30T00:00:00Z"));
+        assert_eq!(person.effective(at("2026-04-30T00:00:00Z")), "gold");
+        person.book(at("2026-08-01T00:00:00Z"));
+        assert_eq!(person.said()[1..], ["2026-06-01 at risk by 100000", "2026-07-31 down silver"]);
+        let unknown = TierAction::To { tier: "tin".into(), protect: Span::ZERO };
+        assert!(act(&mut person.profile, person.shop.names(), &unknown, day(1), &"rule".into(), &mut person.booked).is_err());
+    }
+
+    #[test]
+    fn an_overlay_lifts_for_a_while_and_moves_nothing_else() {
+        let mut person = Person::new();
+        person.hear(&order("1", 300.0, day(0)));
+        let before = person.profile.tier.clone();
+        let names = person.shop.names();
+        overlay(&mut person.profile, names, 1, Span::days(30), day(5), &"winback".into(), &mut person.booked).expect("tiers");
+        assert_eq!(effective(&person.profile, names, day(5)), (Some("gold".into()), day(35)));
+        assert_eq!(effective(&person.profile, names, day(35)).0, Some("silver".into()));
+        assert_eq!(person.due(), day(35));
+        // a shorter one does not replace it; qualifying above it makes it meaningless
+        overlay(&mut person.profile, names, 1, Span::days(3), day(6), &"other".into(), &mut person.booked).expect("tiers");
+        assert_eq!(effective(&person.profile, names, day(10)).1, day(35));
+        person.book(day(35));
+        assert_eq!(person.profile.tier, before);
+        assert_eq!(person.said(), ["2026-01-01 up silver", "2026-01-06 benefit_granted"]);
+    }
+
+    #[test]
+    fn an_anniversary_counts_from_reaching_and_from_renewing() {
+        let mut person = Person::with(|tiers| tiers.review = ReviewRhythm::Anniversary);
+        person.hear(&order("1", 300.0, day(0)));
+        assert_eq!(person.profile.tier.review_at, Some(at("2027-01-01T00:00:00Z")));
+        person.hear(&order("2", 300.0, at("2027-01-10T00:00:00Z"))); // in grace
+        person.book(at("2027-02-01T00:00:00Z"));
+        assert_eq!(person.effective(at("2027-02-01T00:00:00Z")), "silver");
+        assert_eq!(person.profile.tier.review_at, Some(at("2028-01-31T00:00:00Z")));
+    }
+
+    #[test]
+    fn a_metric_counts_orders_or_is_a_feature_of_the_shop() {
+        let table = [("orders_180d", 2), ("orders_lifetime", 3), ("spend_lifetime", 150), ("nonsense_7d", 0)];
+        for (metric_name, expected) in table {
+            let mut person = Person::with(|tiers| tiers.metric = metric_name.into());
+            [(0, 0.5), (200, 0.5), (201, 0.5)].iter().for_each(|(days, total)| person.hear(&order("1", *total, day(*days))));
+            let tiers = tiers(person.shop.names()).expect("tiers");
+            assert_eq!(metric(&person.profile, person.shop.names(), tiers, day(201)), expected, "{metric_name}");
+        }
+    }
+
+    #[test]
+    fn a_period_begins_at_the_shops_own_midnight() {
+        let shop = Zone::named("America/New_York").expect("a zone");
+        let table = [
+            ("2026-03-31T23:00:00Z", 1, "2026-04-01T04:00:00Z"),
+            ("2026-04-01T04:00:00Z", 1, "2026-05-01T04:00:00Z"),
+            ("2026-11-15T00:00:00Z", 3, "2027-01-01T05:00:00Z"),
+            ("2026-11-15T00:00:00Z", 12, "2027-01-01T05:00:00Z"),
+        ];
+        for (from, months, expected) in table {
+            assert_eq!(next_period(at(from), months, &shop), at(expected), "{from} {months}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// I14: looking often and looking only when a fact comes give the same tiers at the same instants.
+        #[test]
+        fn promise_i14_looks_in_between_change_nothing(
+            deeds in prop::collection::vec((0i64..60, any::<bool>(), 1i64..9), 1..25), looks in prop::collection::vec(0i64..1000, 0..20)
+        ) {
+            let (mut seldom, mut often) = (Person::new(), Person::new());
+            let (mut days, mut looks) = (0, looks);
+            looks.sort_unstable();
+            for (index, (wait, is_refund, hundreds)) in deeds.iter().enumerate() {
+                days += wait;
+                let (id, total, at) = (index.to_string(), *hundreds as f64 * 100.0, day(days).plus_ms(index as i64));
+                let event = if *is_refund { refund(&id, total, at) } else { order(&id, total, at) };
+                looks.iter().filter(|look| day(**look) < at).for_each(|look| often.book(day(*look)));
+                while often.due() < at {
+                    often.book(often.due());
+                }
+                looks.retain(|look| day(*look) >= at);
+                seldom.hear(&event);
+                often.hear(&event);
+            }
+            seldom.book(day(3000));
+            often.book(day(3000));
+            prop_assert_eq!(seldom.said(), often.said());
+            prop_assert_eq!(&seldom.profile.tier, &often.profile.tier);
+            prop_assert_eq!(seldom.due(), Timestamp::FOREVER, "without facts everybody ends at the lowest level");
+        }
+    }
+}
