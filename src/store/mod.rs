@@ -161,6 +161,25 @@ impl Committed {
 
 // ------------------------------------------------------------------------------------------------------------ messages
 
+/// Which instant a claim is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    /// What is due is looked at now: a worker.
+    Now(Timestamp),
+    /// Whatever is due up to then is looked at in its own instant, as if a worker had been there on time: a replay. Of each person
+    /// only what comes first is handed out, since it may change what follows.
+    AsDue { upto: Timestamp },
+}
+
+impl Look {
+    /// Nothing due later is claimed.
+    pub fn upto(self) -> Timestamp {
+        match self {
+            Look::Now(upto) | Look::AsDue { upto } => upto,
+        }
+    }
+}
+
 /// The due messages of one person, claimed together, with the state that the gates ask.
 #[derive(Clone, Debug)]
 pub struct ClaimedMessages {
@@ -189,6 +208,8 @@ pub struct ClaimedMessage {
 #[derive(Debug)]
 pub struct IntentCommit {
     pub profile_id: ProfileId,
+    /// The instant at which the gates were asked.
+    pub at: Timestamp,
     /// As claimed.
     pub version: i64,
     /// The profile's new row; none: unchanged.
@@ -372,6 +393,14 @@ pub struct EntryRow {
     pub entry: Entry,
 }
 
+/// An event as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRow {
+    pub seq: EventSeq,
+    pub profile: ProfileId,
+    pub event: Event,
+}
+
 /// A message as stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MessageRow {
@@ -454,9 +483,9 @@ pub trait Store: Send + Sync {
 
     // -- dispatch
 
-    /// Claims up to `limit` messages that are due at `now`, grouped by person. Left out while their profile is itself due or set
-    /// aside: facts come before messages.
-    async fn claim_messages(&self, now: Timestamp, limit: usize, worker: &str) -> Result<Vec<ClaimedMessages>, StoreError>;
+    /// Claims up to `limit` messages that are due, grouped by person. Left out while their profile is itself due or set aside: facts
+    /// come before messages.
+    async fn claim_messages(&self, look: Look, limit: usize, worker: &str) -> Result<Vec<ClaimedMessages>, StoreError>;
 
     /// What an earlier life of this worker left in `sending`: nobody knows whether it went out. Claims nothing new: record a result
     /// ([`Outcome::Unknown`], or a retry on a channel that deduplicates) under the epoch given.
@@ -465,7 +494,7 @@ pub trait Store: Send + Sync {
     /// Writes the gates' answers. A person's share conflicts if the row's version changed, a claim is no longer ours, a fact waits to be
     /// absorbed (the profile is then due at once), the profile is due, or something was paused since `generation` ([`WorldView`]).
     /// After a conflict the messages are queued again, untouched.
-    async fn commit_intents(&self, now: Timestamp, generation: i64, batch: Vec<IntentCommit>) -> Result<Vec<Committed>, StoreError>;
+    async fn commit_intents(&self, generation: i64, batch: Vec<IntentCommit>) -> Result<Vec<Committed>, StoreError>;
 
     /// Records what became of attempts, and what providers report. Never refuses evidence: a result that may not change the state
     /// any more still ends its attempt.
@@ -492,8 +521,9 @@ pub trait Store: Send + Sync {
     /// Puts a rule on hold by its brake, or releases it (`None`).
     async fn set_hold(&self, at: Timestamp, rule: &str, hold: Option<Pause>, by: &str) -> Result<(), StoreError>;
 
-    /// Notes that this worker is alive; a gap since anybody's latest heartbeat longer than [`HEARTBEAT_GAP_MS`] becomes downtime.
-    async fn heartbeat(&self, worker: &str, now: Timestamp) -> Result<(), StoreError>;
+    /// Notes that this worker has been alive from `since` to `now` (a loop that beats says `now` twice; a replay speaks for a stretch
+    /// at once). A gap between anybody's latest heartbeat and `since` longer than [`HEARTBEAT_GAP_MS`] becomes downtime.
+    async fn heartbeat(&self, worker: &str, since: Timestamp, now: Timestamp) -> Result<(), StoreError>;
 
     /// Hourly counts of active events from `since` on.
     async fn source_hours(&self, since: Timestamp) -> Result<Vec<SourceHour>, StoreError>;
@@ -502,6 +532,9 @@ pub trait Store: Send + Sync {
     async fn record_quiet(&self, from: Timestamp, until: Timestamp) -> Result<(), StoreError>;
 
     // -- reads
+
+    /// Who has something due up to `upto`, and when first: where a replay goes on, person by person.
+    async fn agenda(&self, upto: Timestamp) -> Result<Vec<(ProfileId, Timestamp)>, StoreError>;
 
     /// The smallest instant at which a profile or a queued message is due: where a virtual clock jumps to. None: nothing ever.
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
@@ -523,6 +556,9 @@ pub trait Store: Send + Sync {
 
     /// The decision log after `after` (0: from the beginning), up to `limit` lines: for walking over everything.
     async fn entries(&self, after: i64, limit: usize) -> Result<Vec<EntryRow>, StoreError>;
+
+    /// The events after `after` in the order in which they were acknowledged, up to `limit`: for walking over everything.
+    async fn events(&self, after: EventSeq, limit: usize) -> Result<Vec<EventRow>, StoreError>;
 
     async fn counts(&self) -> Result<Counts, StoreError>;
 

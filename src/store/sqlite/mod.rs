@@ -33,8 +33,9 @@ pub use self::open::{Durability, Options};
 use self::world::WorldCache;
 use self::writer::{Work, Writer};
 use super::{
-    Appended, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, History, Identity, IntentCommit, MessageResult, MessageRow,
-    NewEvent, PauseScope, ProfileId, Publication, Published, Recorded, SourceHour, Store, StoreError, StoredProfile, WorldView,
+    Appended, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq, History, Identity, IntentCommit, Look,
+    MessageResult, MessageRow, NewEvent, PauseScope, ProfileId, Publication, Published, Recorded, SourceHour, Store, StoreError,
+    StoredProfile, WorldView,
 };
 use crate::engine::action::MessageId;
 use crate::engine::decide::Pause;
@@ -157,16 +158,16 @@ impl Store for SqliteStore {
         world::entries_since(&self.readers, since).await.map_err(|e| self.failed(e))
     }
 
-    async fn claim_messages(&self, now: Timestamp, limit: usize, worker: &str) -> Result<Vec<ClaimedMessages>, StoreError> {
-        self.write(outbox::ClaimMessages { now, limit, worker: worker.to_owned() }).await
+    async fn claim_messages(&self, look: Look, limit: usize, worker: &str) -> Result<Vec<ClaimedMessages>, StoreError> {
+        self.write(outbox::ClaimMessages { look, limit, worker: worker.to_owned() }).await
     }
 
     async fn interrupted(&self) -> Result<Vec<ClaimedMessages>, StoreError> {
         outbox::interrupted(self).await
     }
 
-    async fn commit_intents(&self, now: Timestamp, generation: i64, batch: Vec<IntentCommit>) -> Result<Vec<Committed>, StoreError> {
-        self.write(outbox::Intents { now, generation, batch }).await
+    async fn commit_intents(&self, generation: i64, batch: Vec<IntentCommit>) -> Result<Vec<Committed>, StoreError> {
+        self.write(outbox::Intents { generation, batch }).await
     }
 
     async fn record_results(&self, batch: Vec<MessageResult>) -> Result<Vec<Recorded>, StoreError> {
@@ -197,8 +198,8 @@ impl Store for SqliteStore {
         self.write(world::SetHold { at, rule: rule.to_owned(), hold, by: by.to_owned() }).await
     }
 
-    async fn heartbeat(&self, worker: &str, now: Timestamp) -> Result<(), StoreError> {
-        self.write(world::Heartbeat { worker: worker.to_owned(), now }).await
+    async fn heartbeat(&self, worker: &str, since: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+        self.write(world::Heartbeat { worker: worker.to_owned(), since, now }).await
     }
 
     async fn source_hours(&self, since: Timestamp) -> Result<Vec<SourceHour>, StoreError> {
@@ -207,6 +208,10 @@ impl Store for SqliteStore {
 
     async fn record_quiet(&self, from: Timestamp, until: Timestamp) -> Result<(), StoreError> {
         self.write(world::RecordQuiet { from, until }).await
+    }
+
+    async fn agenda(&self, upto: Timestamp) -> Result<Vec<(ProfileId, Timestamp)>, StoreError> {
+        reads::agenda(&self.readers, upto).await.map_err(|e| self.failed(e))
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
@@ -239,6 +244,10 @@ impl Store for SqliteStore {
 
     async fn entries(&self, after: i64, limit: usize) -> Result<Vec<EntryRow>, StoreError> {
         reads::entries(&self.readers, after, limit).await.map_err(|e| self.failed(e))
+    }
+
+    async fn events(&self, after: EventSeq, limit: usize) -> Result<Vec<EventRow>, StoreError> {
+        reads::events(&self.readers, after, limit).await.map_err(|e| self.failed(e))
     }
 
     async fn counts(&self) -> Result<Counts, StoreError> {

@@ -13,24 +13,28 @@ use crate::engine::action::{MessageId, MessageState, Outcome};
 use crate::engine::profile::Profile;
 use crate::engine::time::Timestamp;
 use crate::store::{
-    ClaimedMessage, ClaimedMessages, Committed, EventSeq, IntentCommit, IntentStep, MessageResult, ProfileId, Recorded, ResultKind,
+    ClaimedMessage, ClaimedMessages, Committed, EventSeq, IntentCommit, IntentStep, Look, MessageResult, ProfileId, Recorded, ResultKind,
     StoreError, merge,
 };
 
 // --------------------------------------------------------------------------------------------------------------- claim
 
 pub(super) struct ClaimMessages {
-    pub now: Timestamp,
+    pub look: Look,
     pub limit: usize,
     pub worker: String,
 }
 
-/// $1 now, $2 limit, $3 worker, $4 epoch. Then the claimed ones. A person who is due, or set aside, is not written to: facts first.
+/// $1 upto, $2 limit, $3 worker, $4 epoch, $5 whether as due. Then the claimed ones. A person who is due, or set aside, is not written
+/// to: facts first. As due: so is a person who is due no later than the message, and one whose other message comes before.
 pub(super) const CLAIM_MESSAGES: &str = concat!(
-    "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1
+    "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = case when $5 then due_at else $1 end
     where seq in (
         select m.seq from messages m join profiles p on p.id = m.profile_id
-        where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null and (p.due_at is null or p.due_at > $1)
+        where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null
+            and (p.due_at is null or p.due_at > case when $5 then m.due_at else $1 end)
+            and not ($5 and exists (
+                select 1 from messages o where o.profile_id = m.profile_id and o.state = 'queued' and o.due_at < m.due_at))
         order by m.due_at, m.seq limit $2);
     select ",
     message_columns!(),
@@ -60,7 +64,8 @@ impl Work for ClaimMessages {
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Vec<ClaimedMessages>, StoreError> {
         let epoch = tx.memory.epoch();
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
-        let claim = sqlx::query(CLAIM_MESSAGES).bind(self.now.as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
+        let as_due = matches!(self.look, Look::AsDue { .. });
+        let claim = sqlx::query(CLAIM_MESSAGES).bind(self.look.upto().as_ms()).bind(limit).bind(&*self.worker).bind(epoch).bind(as_due);
         let rows = claim.fetch_all(&mut *tx.connection).await?;
         let by_profile = claimed(&rows)?;
         if by_profile.is_empty() {
@@ -72,7 +77,7 @@ impl Work for ClaimMessages {
             let messages: Vec<String> = corrupt.iter().flat_map(|(_, _, messages)| messages).map(|m| hex(m.message.id.0)).collect();
             sqlx::query(LET_GO).bind(json(&messages)?).execute(&mut *tx.connection).await?;
             let aside: Vec<_> = corrupt.into_iter().map(|(id, error, _)| (id, error)).collect();
-            set_corrupt_aside(self.now, &aside, tx).await?;
+            set_corrupt_aside(self.look.upto(), &aside, tx).await?;
         }
         Ok(groups)
     }
@@ -138,7 +143,6 @@ fn with_states(
 // -------------------------------------------------------------------------------------------------------------- intent
 
 pub(super) struct Intents {
-    pub now: Timestamp,
     pub generation: i64,
     pub batch: Vec<IntentCommit>,
 }
@@ -150,26 +154,27 @@ pub(super) const INTENT_GUARDS: &str = "
     from json_each($1) j join messages m on m.id = unhex(j.value) join profiles p on p.id = m.profile_id";
 
 /// $1 profiles (id, due, place, length), $2 their states, $3 sends (id, at, profile, number, epoch, worker), $4 holds (id, until,
-/// because), $5 ends (id, state, because, outcome bit), $6 conflicting (id, epoch), $7 events, $8 who has news (profile, newest
-/// event, due), $9 entries, $10 now.
+/// because, at), $5 ends (id, state, because, outcome bit, at), $6 conflicting (id, epoch), $7 events, $8 who has news (profile,
+/// newest event, due), $9 entries.
 pub(super) const INTENT: &str = concat!(
     "update profiles set version = version + 1,
         due_at = case when j.due is null then due_at else min(coalesce(due_at, j.due), j.due) end,
         state = case when j.place is null then state else substr($2, j.place, j.length) end
     from (select value ->> 0 as id, value ->> 1 as due, value ->> 2 as place, value ->> 3 as length from json_each($1)) j
     where profiles.id = j.id;
-    update messages set state = 'sending', changed_at = $10, attempts = j.number, because = null,
+    update messages set state = 'sending', changed_at = j.at, attempts = j.number, because = null,
         first_attempt_at = coalesce(first_attempt_at, j.at)
     from (select unhex(value ->> 0) as id, value ->> 1 as at, value ->> 3 as number from json_each($3)) j
     where messages.id = j.id;
     insert into attempts (profile_id, message_id, number, epoch, worker, started_at)
     select value ->> 2, unhex(value ->> 0), value ->> 3, value ->> 4, value ->> 5, value ->> 1 from json_each($3);
-    update messages set state = 'queued', worker = null, claims = 0, changed_at = $10, because = j.because,
+    update messages set state = 'queued', worker = null, claims = 0, changed_at = j.at, because = j.because,
         due_at = min(j.until, expires_at)
-    from (select unhex(value ->> 0) as id, value ->> 1 as until, value ->> 2 as because from json_each($4)) j
+    from (select unhex(value ->> 0) as id, value ->> 1 as until, value ->> 2 as because, value ->> 3 as at from json_each($4)) j
     where messages.id = j.id;
-    update messages set state = j.state, worker = null, changed_at = $10, because = j.because, outcomes = outcomes | j.bit
-    from (select unhex(value ->> 0) as id, value ->> 1 as state, value ->> 2 as because, value ->> 3 as bit from json_each($5)) j
+    update messages set state = j.state, worker = null, changed_at = j.at, because = j.because, outcomes = outcomes | j.bit
+    from (select unhex(value ->> 0) as id, value ->> 1 as state, value ->> 2 as because, value ->> 3 as bit, value ->> 4 as at
+        from json_each($5)) j
     where messages.id = j.id;
     update messages set state = 'queued', worker = null, claims = 0
     from (select unhex(value ->> 0) as id, value ->> 1 as epoch from json_each($6)) j
@@ -219,7 +224,7 @@ impl Work for Intents {
                 answers.push(Committed::Conflict);
             }
         }
-        sheet.write(self.now, tx).await?;
+        sheet.write(tx).await?;
         Ok(answers)
     }
 }
@@ -232,7 +237,7 @@ impl Intents {
                     guard.profile == share.profile_id
                         && guard.version == share.version
                         && guard.no_fact_waits
-                        && guard.due_at > self.now
+                        && guard.due_at > share.at
                         && guard.state == MessageState::Leased
                         && guard.epoch == intent.epoch
                 })
@@ -271,8 +276,8 @@ struct IntentSheet<'c> {
     profiles: Vec<IntentProfile>,
     states: States,
     sends: Vec<(String, i64, i64, u32, i64, &'c str)>,
-    holds: Vec<(String, i64, &'c str)>,
-    ends: Vec<(String, &'static str, &'c str, u16)>,
+    holds: Vec<(String, i64, &'c str, i64)>,
+    ends: Vec<(String, &'static str, &'c str, u16, i64)>,
     conflicting: Vec<(String, i64)>,
     events: Vec<EventRow<'c>>,
     news: News,
@@ -295,10 +300,10 @@ impl<'c> IntentSheet<'c> {
                 IntentStep::Send { at } => {
                     self.sends.push((message, at.as_ms(), id.0, guard.attempts + 1, intent.epoch, &guard.worker));
                 }
-                IntentStep::Hold { until, because } => self.holds.push((message, until.as_ms(), because)),
+                IntentStep::Hold { until, because } => self.holds.push((message, until.as_ms(), because, share.at.as_ms())),
                 IntentStep::End { state, because, event } => {
                     let bit = event.as_ref().map_or(0, |(outcome, _)| outcome.bit());
-                    self.ends.push((message, state.name(), because, bit));
+                    self.ends.push((message, state.name(), because, bit, share.at.as_ms()));
                     if let Some((_, event)) = event {
                         let wakes = guard.wakes_on & bit != 0;
                         let seq = tx.memory.event_seq();
@@ -319,7 +324,7 @@ impl<'c> IntentSheet<'c> {
         self.profiles.push((id.0, due_at.and_then(super::rows::due), place, length));
     }
 
-    async fn write(self, now: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    async fn write(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         sqlx::query(INTENT)
             .bind(json(&self.profiles)?)
             .bind(self.states.into_bytes())
@@ -330,7 +335,6 @@ impl<'c> IntentSheet<'c> {
             .bind(json(&self.events)?)
             .bind(json(&self.news.rows())?)
             .bind(json(&self.entries)?)
-            .bind(now.as_ms())
             .execute(&mut *tx.connection)
             .await?;
         Ok(())

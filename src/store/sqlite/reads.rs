@@ -10,7 +10,7 @@ use crate::engine::action::{Channel, Entry, ExposureRecord, MessageId, MessageSt
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::store::{
-    Attempt, Counts, EntryRow, EventSeq, History, Identity, MessageRow, ProfileId, StoreError, StoredProfile, dump as text,
+    Attempt, Counts, EntryRow, EventRow, EventSeq, History, Identity, MessageRow, ProfileId, StoreError, StoredProfile, dump as text,
 };
 
 pub(super) const NEXT_DUE: &str = "select min(due_at) from (
@@ -23,6 +23,23 @@ pub(super) const NEXT_DUE: &str = "select min(due_at) from (
 pub(super) async fn next_due(readers: &SqlitePool) -> Result<Option<Timestamp>, StoreError> {
     let row = sqlx::query(NEXT_DUE).fetch_one(readers).await?;
     Fields::of("profiles", &row).optional_instant("due_at")
+}
+
+/// $1 upto. A message and its person may both be due: the earlier one counts.
+pub(super) const AGENDA: &str = "select id, min(due_at) from (
+    select p.id, p.due_at from profiles p where p.due_at is not null and p.due_at <= $1
+    union all
+    select m.profile_id, m.due_at from messages m join profiles p on p.id = m.profile_id
+    where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null)
+    group by id";
+
+pub(super) async fn agenda(readers: &SqlitePool, upto: Timestamp) -> Result<Vec<(ProfileId, Timestamp)>, StoreError> {
+    let rows = sqlx::query(AGENDA).bind(upto.as_ms()).fetch_all(readers).await?;
+    let due = |row: &SqliteRow| {
+        let mut fields = Fields::of("profiles", row);
+        Ok((ProfileId(fields.next("id")?), fields.instant("due_at")?))
+    };
+    rows.iter().map(due).collect()
 }
 
 // ------------------------------------------------------------------------------------------------------------ profiles
@@ -232,6 +249,20 @@ pub(super) async fn entries(readers: &SqlitePool, after: i64, limit: usize) -> R
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = sqlx::query(ENTRIES).bind(after).bind(limit).fetch_all(readers).await?;
     rows.iter().map(entry).collect()
+}
+
+pub(super) const EVENTS: &str =
+    concat!("select e.seq, e.profile_id, ", event_columns!(), " from events e where e.seq > $1 order by e.seq limit $2");
+
+pub(super) async fn events(readers: &SqlitePool, after: EventSeq, limit: usize) -> Result<Vec<EventRow>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = sqlx::query(EVENTS).bind(after.0).bind(limit).fetch_all(readers).await?;
+    let row = |row: &SqliteRow| {
+        let mut fields = Fields::of("events", row);
+        let (seq, profile) = (EventSeq(fields.next("seq")?), ProfileId(fields.next("profile_id")?));
+        Ok(EventRow { seq, profile, event: event(&mut fields)? })
+    };
+    rows.iter().map(row).collect()
 }
 
 // ---------------------------------------------------------------------------------------------------------------- sums

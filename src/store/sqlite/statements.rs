@@ -32,6 +32,8 @@ const HOT: &[(&str, &str)] = &[
     ("RESULT", b::RESULT),
     ("MAKE_DUE", u::MAKE_DUE),
     ("NEXT_DUE", r::NEXT_DUE),
+    ("AGENDA", r::AGENDA),
+    ("EVENTS", r::EVENTS),
     ("PROFILES", r::PROFILES),
     ("WAITING", r::WAITING),
     ("EVENTS_OF", r::EVENTS_OF),

@@ -187,6 +187,7 @@ pub(super) async fn entries_since(readers: &SqlitePool, since: Timestamp) -> Res
 
 pub(super) struct Heartbeat {
     pub worker: String,
+    pub since: Timestamp,
     pub now: Timestamp,
 }
 
@@ -203,8 +204,8 @@ impl Work for Heartbeat {
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let row = sqlx::query(LATEST_HEARTBEAT).fetch_one(&mut *tx.connection).await?;
         let latest = Fields::of("heartbeats", &row).optional_instant("beaten_at")?;
-        if let Some(latest) = latest.filter(|latest| self.now.ms_since(*latest) > HEARTBEAT_GAP_MS) {
-            sqlx::query(DOWNTIME).bind(latest.as_ms()).bind(self.now.as_ms()).execute(&mut *tx.connection).await?;
+        if let Some(latest) = latest.filter(|latest| self.since.ms_since(*latest) > HEARTBEAT_GAP_MS) {
+            sqlx::query(DOWNTIME).bind(latest.as_ms()).bind(self.since.as_ms()).execute(&mut *tx.connection).await?;
             tx.memory.numbers.world += 1;
         }
         sqlx::query(BEAT).bind(&*self.worker).bind(self.now.as_ms()).execute(&mut *tx.connection).await?;
