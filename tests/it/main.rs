@@ -3,4 +3,5 @@
 mod cli;
 mod messages;
 mod pack;
+mod store;
 mod tidy;

@@ -168,7 +168,8 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), S
         .into_iter()
         .map(|(version, name, text)| Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false));
     let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
-    match Migrator::with_migrations(migrations.collect()).run(&mut *connection).await {
+    // `run` would do the same through a trait whose future the compiler cannot show to be `Send`
+    match Migrator::with_migrations(migrations.collect()).run_direct(None, connection, false).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(found)) => Err(StoreError::Newer { path: path.to_owned(), found, known }),
         Err(MigrateError::Execute(error)) => Err(super::failure(error.into(), path)),

@@ -1,0 +1,6 @@
+//! The store: one conformance suite through the trait, run over every database there is; what only SQLite has; the encoding.
+
+mod encoding;
+mod exercise;
+mod given;
+mod sqlite;
