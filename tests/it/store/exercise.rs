@@ -9,8 +9,8 @@ use rekindle::engine::decide::{Decision, Pause};
 use rekindle::engine::event::EventKind;
 use rekindle::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use rekindle::store::{
-    CLAIMS_MAX, Committed, Identity, IntentStep, MessageResult, NewEvent, PauseScope, Publication, PublishedRule, ResultKind, Store,
-    StoreError,
+    CLAIMS_MAX, Committed, EventSeq, Identity, IntentStep, Look, MessageResult, NewEvent, PauseScope, Publication, PublishedRule,
+    ResultKind, Store, StoreError,
 };
 
 use super::given::*;
@@ -62,6 +62,7 @@ macro_rules! each_exercise {
             sources_are_counted_by_hour,
             a_database_keeps_its_environment,
             a_virtual_clock_finds_its_next_stop,
+            a_replay_looks_at_everything_in_its_own_instant,
             counts_and_pages_tell_the_same,
         }
     };
@@ -269,9 +270,9 @@ pub async fn a_waiting_fact_stops_the_intent(h: &dyn Harness) {
     queued(&*store, "u", &[message("u", "warn", hour(1))], hour(50)).await;
     let groups = claim_messages(&*store, hour(2)).await;
     store.append_events(vec![from_user("u", event("unsubscribe", hour(2)))]).await.expect("appended");
-    let intents = || groups.iter().map(|group| intent(group, || IntentStep::Send { at: hour(2) })).collect();
+    let intents = || groups.iter().map(|group| intent(group, hour(2), || IntentStep::Send { at: hour(2) })).collect();
     let generation = generation(&*store).await;
-    assert_eq!(store.commit_intents(hour(2), generation, intents()).await.expect("answered"), [Committed::Conflict]);
+    assert_eq!(store.commit_intents(generation, intents()).await.expect("answered"), [Committed::Conflict]);
     assert!(claim_messages(&*store, hour(2)).await.is_empty(), "facts first: its profile is due");
     let claimed = claim_one(&*store, "u", hour(2)).await;
     store.commit_decisions(vec![commit(&claimed, decision(claimed.profile.clone(), hour(50)))]).await.expect("answered");
@@ -279,8 +280,8 @@ pub async fn a_waiting_fact_stops_the_intent(h: &dyn Harness) {
     assert_eq!(again.first().and_then(|g| g.messages.first()).map(|m| m.claims), Some(1), "queued, as if it had not been claimed");
 
     // a timer that is due is a fact as well
-    let late = again.iter().map(|group| intent(group, || IntentStep::Send { at: hour(50) })).collect();
-    assert_eq!(store.commit_intents(hour(50), generation, late).await.expect("answered"), [Committed::Conflict]);
+    let late = again.iter().map(|group| intent(group, hour(50), || IntentStep::Send { at: hour(50) })).collect();
+    assert_eq!(store.commit_intents(generation, late).await.expect("answered"), [Committed::Conflict]);
 }
 
 pub async fn a_newer_row_stops_the_intent(h: &dyn Harness) {
@@ -290,8 +291,9 @@ pub async fn a_newer_row_stops_the_intent(h: &dyn Harness) {
     let group = groups.first().expect("claimed");
     assert_eq!(group.messages.len(), 2, "one person's messages come together");
     let generation = generation(&*store).await;
-    let both = vec![intent(group, || IntentStep::Send { at: hour(2) }), intent(group, || IntentStep::Send { at: hour(2) })];
-    let answers = store.commit_intents(hour(2), generation, both).await.expect("answered");
+    let both =
+        vec![intent(group, hour(2), || IntentStep::Send { at: hour(2) }), intent(group, hour(2), || IntentStep::Send { at: hour(2) })];
+    let answers = store.commit_intents(generation, both).await.expect("answered");
     assert_eq!(answers, [Committed::Committed, Committed::Conflict], "the second was made from the row before the first");
     let stored = store.profile(id).await.expect("read").expect("there");
     assert_eq!(stored.version, group.version + 1);
@@ -307,12 +309,12 @@ pub async fn a_pause_stops_the_intent(h: &dyn Harness) {
     let groups = claim_messages(&*store, hour(2)).await;
     let pause = Pause { at: hour(2), reason: Arc::from("wrong price") };
     store.set_pause(hour(2), PauseScope::All, Some(pause), "anna").await.expect("paused");
-    let intents = groups.iter().map(|group| intent(group, || IntentStep::Send { at: hour(2) })).collect();
-    assert_eq!(store.commit_intents(hour(2), seen, intents).await.expect("answered"), [Committed::Conflict]);
+    let intents = groups.iter().map(|group| intent(group, hour(2), || IntentStep::Send { at: hour(2) })).collect();
+    assert_eq!(store.commit_intents(seen, intents).await.expect("answered"), [Committed::Conflict]);
     let again = claim_messages(&*store, hour(2)).await;
     assert_eq!(again.len(), 1, "it is queued again");
-    let held = again.iter().map(|g| intent(g, || IntentStep::Hold { until: hour(3), because: Arc::from("paused") })).collect();
-    let answers = store.commit_intents(hour(2), generation(&*store).await, held).await.expect("answered");
+    let held = again.iter().map(|g| intent(g, hour(2), || IntentStep::Hold { until: hour(3), because: Arc::from("paused") })).collect();
+    let answers = store.commit_intents(generation(&*store).await, held).await.expect("answered");
     assert_eq!(answers, [Committed::Committed]);
 }
 
@@ -325,8 +327,8 @@ pub async fn a_cancelled_message_does_not_go_out(h: &dyn Harness) {
     let cancel = Decision { cancelled: vec![(warn.id, Arc::from("came back"))], ..decision(claimed.profile.clone(), hour(50)) };
     store.commit_decisions(vec![commit(&claimed, cancel)]).await.expect("answered");
     let generation = generation(&*store).await;
-    let intents = groups.iter().map(|group| intent(group, || IntentStep::Send { at: hour(2) })).collect();
-    assert_eq!(store.commit_intents(hour(2), generation, intents).await.expect("answered"), [Committed::Conflict]);
+    let intents = groups.iter().map(|group| intent(group, hour(2), || IntentStep::Send { at: hour(2) })).collect();
+    assert_eq!(store.commit_intents(generation, intents).await.expect("answered"), [Committed::Conflict]);
     let history = store.history(id).await.expect("read");
     let row = history.messages.first().expect("a message");
     assert_eq!((row.state, row.because.as_deref()), (MessageState::Cancelled, Some("came back")));
@@ -341,14 +343,14 @@ pub async fn the_gates_may_hold_or_end_a_message(h: &dyn Harness) {
     let generation = generation(&*store).await;
     let hold = |until| move || IntentStep::Hold { until, because: Arc::from("quiet hours") };
     let groups = claim_messages(&*store, hour(1)).await;
-    let held = groups.iter().map(|group| intent(group, hold(hour(9)))).collect();
-    assert_eq!(store.commit_intents(hour(1), generation, held).await.expect("answered"), [Committed::Committed]);
+    let held = groups.iter().map(|group| intent(group, hour(1), hold(hour(9)))).collect();
+    assert_eq!(store.commit_intents(generation, held).await.expect("answered"), [Committed::Committed]);
     assert!(claim_messages(&*store, hour(8)).await.is_empty());
     assert_eq!(store.next_due().await.expect("read"), Some(hour(9)));
     let groups = claim_messages(&*store, hour(9)).await;
     assert_eq!(groups.first().and_then(|g| g.messages.first()).map(|m| m.message.due_at), Some(hour(9)));
-    let held = groups.iter().map(|group| intent(group, hold(hour(999)))).collect();
-    store.commit_intents(hour(9), generation, held).await.expect("answered");
+    let held = groups.iter().map(|group| intent(group, hour(9), hold(hour(999)))).collect();
+    store.commit_intents(generation, held).await.expect("answered");
     assert_eq!(store.next_due().await.expect("read"), Some(warn.expires_at), "never held beyond its deadline");
     let groups = claim_messages(&*store, warn.expires_at).await;
     let end = || IntentStep::End {
@@ -356,12 +358,12 @@ pub async fn the_gates_may_hold_or_end_a_message(h: &dyn Harness) {
         because: Arc::from("consent was withdrawn"),
         event: Some((Outcome::Blocked, message_event(warn.id, Outcome::Blocked, warn.expires_at))),
     };
-    let mut ended: Vec<_> = groups.iter().map(|group| intent(group, end)).collect();
+    let mut ended: Vec<_> = groups.iter().map(|group| intent(group, warn.expires_at, end)).collect();
     ended.iter_mut().for_each(|share| {
         share.entries = vec![entry("warn", What::Dropped, warn.expires_at)];
         share.due_at = Some(hour(40));
     });
-    assert_eq!(store.commit_intents(warn.expires_at, generation, ended).await.expect("answered"), [Committed::Committed]);
+    assert_eq!(store.commit_intents(generation, ended).await.expect("answered"), [Committed::Committed]);
     let history = store.history(id).await.expect("read");
     assert_eq!(history.messages.first().map(|row| (row.state, row.outcomes)), Some((MessageState::Blocked, Outcome::Blocked.bit())));
     assert_eq!(history.entries.len(), 1);
@@ -643,12 +645,13 @@ pub async fn budgets_and_the_brake_are_counted(h: &dyn Harness) {
 
 pub async fn silence_of_workers_is_downtime(h: &dyn Harness) {
     let store = h.open().await;
-    let beats = [("one", 0), ("two", 4), ("one", 9), ("two", 13), ("one", 30)];
-    for (worker, minute) in beats {
-        store.heartbeat(worker, hour(0).plus_ms(minute * MINUTE_MS)).await.expect("noted");
+    let minute = |minute: i64| hour(0).plus_ms(minute * MINUTE_MS);
+    let beats = [("one", 0, 0), ("two", 4, 4), ("one", 9, 9), ("two", 13, 13), ("one", 30, 30), ("replay", 33, 90), ("one", 92, 92)];
+    for (worker, since, now) in beats {
+        store.heartbeat(worker, minute(since), minute(now)).await.expect("noted");
     }
     let world = store.world(hour(0)).await.expect("the world").world;
-    assert_eq!(world.downtime, [(hour(0).plus_ms(13 * MINUTE_MS), hour(0).plus_ms(30 * MINUTE_MS))]);
+    assert_eq!(world.downtime, [(minute(13), minute(30))], "a stretch that a replay spoke for is none");
 }
 
 pub async fn sources_are_counted_by_hour(h: &dyn Harness) {
@@ -692,6 +695,21 @@ pub async fn a_virtual_clock_finds_its_next_stop(h: &dyn Harness) {
     assert_eq!(store.next_due().await.expect("read"), Some(hour(3)));
 }
 
+pub async fn a_replay_looks_at_everything_in_its_own_instant(h: &dyn Harness) {
+    let store = h.open().await;
+    let (first, second) = (message("a", "first", hour(3)), message("a", "second", hour(5)));
+    let a = queued(&*store, "a", &[first.clone(), second.clone()], hour(60)).await;
+    let b = queued(&*store, "b", &[message("b", "first", hour(4))], hour(4)).await;
+    let c = queued(&*store, "c", &[message("c", "first", hour(6))], hour(7)).await;
+    settled(&*store, "d", hour(9)).await;
+    let agenda = store.agenda(hour(8)).await.expect("read");
+    assert_eq!(agenda, [(a, hour(3)), (b, hour(4)), (c, hour(6))]);
+    let as_due = || store.claim_messages(Look::AsDue { upto: hour(8) }, 100, WORKER);
+    let claimed: Vec<_> = as_due().await.expect("claimed").iter().flat_map(|g| &g.messages).map(|m| m.message.id).collect();
+    assert_eq!(claimed, [first.id, message("c", "first", hour(6)).id], "b is due as its message is: facts first");
+    assert!(as_due().await.expect("claimed").iter().flat_map(|g| &g.messages).all(|m| m.message.id == second.id));
+}
+
 pub async fn counts_and_pages_tell_the_same(h: &dyn Harness) {
     let store = h.open().await;
     for number in 0..25 {
@@ -727,6 +745,10 @@ pub async fn counts_and_pages_tell_the_same(h: &dyn Harness) {
     let first = store.entries(0, 30).await.expect("read");
     let rest = store.entries(first.last().expect("an entry").seq, 30).await.expect("read");
     assert_eq!((first.len(), rest.len()), (30, 20));
+    let events = store.events(EventSeq(0), 20).await.expect("read");
+    let rest = store.events(events.last().expect("an event").seq, 20).await.expect("read");
+    assert_eq!((events.len(), rest.len()), (20, 5));
+    assert_eq!(events.first().map(|row| row.event.clone()), Some(event("u0", hour(1))));
     let ids: Vec<_> = claimed.iter().map(|p| message(&p.profile.key, "warn", hour(1)).id).collect();
     assert_eq!(store.messages(&ids).await.expect("read").len(), 25);
 }

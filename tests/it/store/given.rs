@@ -8,8 +8,8 @@ use rekindle::engine::event::{Event, EventKind};
 use rekindle::engine::profile::{Category, Profile};
 use rekindle::engine::time::{HOUR_MS, Timestamp};
 use rekindle::store::{
-    ClaimedMessages, ClaimedProfile, Committed, DecisionCommit, Identity, IntentCommit, IntentStep, MessageIntent, MessageResult, NewEvent,
-    ProfileId, ResultKind, Store,
+    ClaimedMessages, ClaimedProfile, Committed, DecisionCommit, Identity, IntentCommit, IntentStep, Look, MessageIntent, MessageResult,
+    NewEvent, ProfileId, ResultKind, Store,
 };
 
 pub const WORKER: &str = "worker-1";
@@ -143,13 +143,14 @@ pub async fn claim_one(store: &dyn Store, user: &str, now: Timestamp) -> Claimed
 }
 
 pub async fn claim_messages(store: &dyn Store, now: Timestamp) -> Vec<ClaimedMessages> {
-    store.claim_messages(now, 100, WORKER).await.expect("claimed")
+    store.claim_messages(Look::Now(now), 100, WORKER).await.expect("claimed")
 }
 
 /// The intent that does the same with every message of a group, and changes nothing else.
-pub fn intent(group: &ClaimedMessages, step: impl Fn() -> IntentStep) -> IntentCommit {
+pub fn intent(group: &ClaimedMessages, at: Timestamp, step: impl Fn() -> IntentStep) -> IntentCommit {
     IntentCommit {
         profile_id: group.profile_id,
+        at,
         version: group.version,
         profile: Some(group.profile.clone()),
         due_at: None,
@@ -164,8 +165,8 @@ pub fn intent(group: &ClaimedMessages, step: impl Fn() -> IntentStep) -> IntentC
 pub async fn sending(store: &dyn Store, now: Timestamp) -> Vec<ClaimedMessages> {
     let groups = claim_messages(store, now).await;
     let generation = generation(store).await;
-    let intents = groups.iter().map(|group| intent(group, || IntentStep::Send { at: now })).collect();
-    let answers = store.commit_intents(now, generation, intents).await.expect("committed");
+    let intents = groups.iter().map(|group| intent(group, now, || IntentStep::Send { at: now })).collect();
+    let answers = store.commit_intents(generation, intents).await.expect("committed");
     assert!(answers.iter().all(|answer| answer.is_committed()), "{answers:?}");
     groups
 }
