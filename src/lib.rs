@@ -19,6 +19,9 @@
 //! An event and a timer differ only in why a profile is due: an event makes its profile due now, every decision says when the
 //! profile is due next, and `evaluate` is the loop that takes what is due. Nothing scans the population.
 
+// what comes from outside (rule files, events, rows, answers of providers) may be wrong, and must never stop the process
+#![deny(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 pub mod channel;
 pub mod cli;
 pub mod clock;

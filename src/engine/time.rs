@@ -37,7 +37,7 @@ impl Timestamp {
     }
 
     pub fn is_forever(self) -> bool {
-        self.0 >= Self::FOREVER.0
+        self == Self::FOREVER
     }
 
     /// This instant, `ms` exact milliseconds later (earlier if negative). `FOREVER` stays `FOREVER`.

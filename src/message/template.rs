@@ -211,7 +211,7 @@ impl Templates {
     /// allowed. What is faulty is left out and told; the others stand.
     pub fn parse(files: &[(String, String)]) -> (Templates, Vec<TemplateFault>) {
         let mut faults = Vec::new();
-        let mut folders: BTreeMap<&str, Vec<(&str, &(String, String))>> = BTreeMap::new();
+        let mut folders: BTreeMap<&str, Vec<FileInFolder<'_>>> = BTreeMap::new();
         for file in files {
             let path = file.0.strip_prefix("templates/").unwrap_or(&file.0);
             match path.split_once('/') {
@@ -262,6 +262,9 @@ impl Template {
         self.translations.iter()
     }
 }
+
+/// The path below its template's folder, and the file.
+type FileInFolder<'f> = (&'f str, &'f (String, String));
 
 fn misplaced(path: &str) -> TemplateFault {
     let help = "templates are NAME/template.yaml and NAME/LOCALE/PART.liquid with PART one of subject, text, html, push_title, push_body, sms, \

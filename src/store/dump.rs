@@ -27,7 +27,7 @@ fn write(out: &mut String, stored: &StoredProfile, history: &History) -> fmt::Re
     for event in &stored.waiting {
         writeln!(out, "  waits: {} {} ({})", event.occurred_at, event.name, event.id)?;
     }
-    section(out, "messages", &history.messages, |out, row| message(out, row))?;
+    section(out, "messages", &history.messages, message)?;
     section(out, "ledger", &history.postings, |out, p| {
         write!(out, "{} #{} {} {:+} {} {}", p.at, p.number, p.kind.name(), p.amount, p.class, p.reason)?;
         p.allocations.iter().try_for_each(|(lot, amount)| write!(out, " lot{lot}:{amount:+}"))

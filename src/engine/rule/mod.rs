@@ -800,7 +800,7 @@ impl Tiers {
 
     /// The highest level that `metric` reaches.
     pub fn earned(&self, metric: i64) -> &TierLevel {
-        let reached = self.levels.iter().rposition(|l| metric >= l.from).unwrap_or(0);
-        &self.levels[reached.min(self.levels.len() - 1)]
+        let reached = self.levels.iter().rev().find(|level| metric >= level.from).or(self.levels.first());
+        reached.expect("a program without levels has no tiers: its reader sees to it")
     }
 }
