@@ -24,12 +24,13 @@ pub const EXPIRING_NOTICE_MS: i64 = 14 * DAY_MS;
 /// A lot that expired while its points were away lives so much longer once they are back.
 const REVIVED: Span = Span::days(14);
 /// So long a refund finds the lot of its own order; then lots that expire together are joined.
-const LOT_SOURCE_KEPT_MS: i64 = 90 * DAY_MS;
+const LOT_SOURCE_KEPT_MS: i64 = 60 * DAY_MS;
 /// So few lots are not worth joining.
 const LOTS_AT_EASE: usize = 8;
-/// Takes can come back however late the event is heard of, so they are kept, as many as this; lapses, which are routine, for a year.
+const LOTS_MANY: usize = 64;
+/// Takes and lapses can come back however late the event is heard of, so the latest are kept without a term.
 const TAKES_MAX: usize = 32;
-const LAPSE_KEPT_MS: i64 = 366 * DAY_MS;
+const LAPSES_MAX: usize = 16;
 /// Order ids longer than this are kept as a hash.
 const ORDER_ID_MAX: usize = 24;
 /// Québec's P-40.1 r.3 art. 79.6.3: units expire only after a year without activity.
@@ -286,17 +287,18 @@ pub fn earn(profile: &mut Profile, event: &Event, names: Names<'_>, booked: &mut
     if absorb::is_active(event, names.dictionary) {
         slide(profile, names);
     }
-    for (index, entry) in program.earn.iter().enumerate().filter(|(_, entry)| entry.event == name) {
-        credit(profile, event, names, index, entry, booked);
-    }
-    if &*name == ORDER_REFUNDED {
-        for (index, entry) in program.earn.iter().enumerate().filter(|(_, entry)| &*entry.event == ORDER_COMPLETED) {
-            reverse(profile, event, names, index, entry, booked);
+    for (index, entry) in program.earn.iter().enumerate() {
+        if entry.event == name {
+            credit(profile, event, names, (&program.earn, index), booked);
+        }
+        if &*name == ORDER_REFUNDED && &*entry.event == ORDER_COMPLETED {
+            reverse(profile, event, names, (&program.earn, index), booked);
         }
     }
 }
 
-fn credit(profile: &mut Profile, event: &Event, names: Names<'_>, index: usize, entry: &Earn, booked: &mut Booked) {
+fn credit(profile: &mut Profile, event: &Event, names: Names<'_>, (earn, index): (&[Earn], usize), booked: &mut Booked) {
+    let Some(entry) = earn.get(index) else { return };
     let at = event.occurred_at;
     let amount = match entry.amount {
         EarnAmount::Fixed(points) => points,
@@ -310,7 +312,7 @@ fn credit(profile: &mut Profile, event: &Event, names: Names<'_>, index: usize, 
     }
     let zone = names.policy.zone_of(profile);
     let activates_at = entry.pending.after(at, &zone);
-    let source = if &*entry.event == ORDER_COMPLETED { order_source(event, index) } else { event.id.clone() };
+    let source = if &*entry.event == ORDER_COMPLETED { order_source(event, earn, index) } else { event.id.clone() };
     let new = NewLot { class: &entry.class, amount, at, activates_at, expires_at: None, source };
     add_lot(profile, names, new, Origin::reason(&entry.event), booked);
     pay_what_is_owed(profile, names, &entry.class, at, booked);
@@ -335,19 +337,22 @@ fn within_limit(wallet: &mut Wallet, index: usize, entry: &Earn, at: Timestamp) 
     true
 }
 
-/// What marks the lot that one order earned by one earn entry.
-fn order_source(event: &Event, entry: usize) -> Name {
+/// What marks the lot that one order earned by one earn entry; entries of different classes need no more than the class to tell.
+fn order_source(event: &Event, earn: &[Earn], index: usize) -> Name {
+    let is_like = |entry: &&Earn| earn.get(index).is_some_and(|this| this.event == entry.event && this.class == entry.class);
+    let before = earn.iter().take(index).filter(is_like).count();
     let id = event.text_property("order_id").unwrap_or(&event.id);
     let hashed = || format!("{:016x}", twox_hash::XxHash3_64::oneshot(id.as_bytes()));
     let id = if id.len() <= ORDER_ID_MAX { id.to_owned() } else { hashed() };
-    Name::from(if entry == 0 { id } else { format!("{id}#{entry}") })
+    Name::from(if before == 0 { id } else { format!("{id}#{before}") })
 }
 
 /// A refund takes back what its order earned: by the rate, or its share of a fixed amount; from the order's own lots first, pending
 /// ones first, and within the balance of the class. An order that nobody can name any more gives back by the rate alone.
-fn reverse(profile: &mut Profile, event: &Event, names: Names<'_>, index: usize, entry: &Earn, booked: &mut Booked) {
+fn reverse(profile: &mut Profile, event: &Event, names: Names<'_>, (earn, index): (&[Earn], usize), booked: &mut Booked) {
+    let Some(entry) = earn.get(index) else { return };
     let at = event.occurred_at;
-    let source = order_source(event, index);
+    let source = order_source(event, earn, index);
     let refunded = absorb::event_money(&event.properties, "total", names.dictionary.currency).map(i64::abs);
     let own: Vec<&Lot> = profile.wallet.lots.iter().filter(|lot| lot.class == entry.class && lot.source == source).collect();
     let earned: i64 = own.iter().map(|lot| lot.granted).sum();
@@ -507,39 +512,55 @@ fn lapse_of(profile: &Profile, class: &Name, at: Timestamp, allocations: Vec<(u3
     }
 }
 
-/// Drops what nothing can come back to, and joins lots of one class that expire on one day (at the later of their instants: in the
-/// person's favour) once their orders are too old to be refunded one by one. A busy year stays small.
+/// Drops what nothing can come back to, and joins lots that expire together.
 fn tidy(wallet: &mut Wallet, now: Timestamp) {
-    wallet.takes.retain(|take| match take.kind {
-        TakeKind::Lapse => take.at.plus_ms(LAPSE_KEPT_MS) > now,
-        TakeKind::Take => true,
-    });
-    let surplus = wallet.takes.len().saturating_sub(TAKES_MAX);
-    wallet.takes.drain(..surplus);
+    keep_latest(&mut wallet.takes, TakeKind::Take, TAKES_MAX);
+    keep_latest(&mut wallet.takes, TakeKind::Lapse, LAPSES_MAX);
     let awaited: BTreeSet<u32> = wallet.takes.iter().flat_map(|take| &take.allocations).map(|(lot, _)| *lot).collect();
-    let is_old = |lot: &Lot| lot.granted_at.max(lot.activates_at).plus_ms(LOT_SOURCE_KEPT_MS) <= now && !awaited.contains(&lot.id);
     wallet.lots.retain(|lot| lot.left > 0 || awaited.contains(&lot.id));
-    if wallet.lots.len() <= LOTS_AT_EASE {
-        return;
+    if wallet.lots.len() > LOTS_AT_EASE {
+        join_old_lots(&mut wallet.lots, &awaited, now);
     }
-    let mut kept: Vec<Lot> = Vec::with_capacity(wallet.lots.len());
-    for lot in wallet.lots.drain(..) {
-        let is_like = |other: &&mut Lot| {
-            let day = |at: Timestamp| at.as_ms().div_euclid(DAY_MS);
-            let alike = other.class == lot.class && day(other.expires_at) == day(lot.expires_at) && other.expiry_fixed == lot.expiry_fixed;
-            alike && is_old(other)
-        };
-        match kept.iter_mut().find(is_like).filter(|_| is_old(&lot)) {
+}
+
+fn keep_latest(takes: &mut Vec<Take>, kind: TakeKind, max: usize) {
+    let mut surplus = takes.iter().filter(|take| take.kind == kind).count().saturating_sub(max);
+    takes.retain(|take| {
+        let goes = take.kind == kind && surplus > 0;
+        surplus -= usize::from(goes);
+        !goes
+    });
+}
+
+/// Joins lots of one class that expire on one day (in one week, if there are many), once their orders are too old to be refunded one by
+/// one. What is joined expires with the last of it, in the person's favour; so the row of a heavy buyer stays small.
+fn join_old_lots(lots: &mut Vec<Lot>, awaited: &BTreeSet<u32>, now: Timestamp) {
+    let bucket_ms = if lots.len() > LOTS_MANY { 7 * DAY_MS } else { DAY_MS };
+    let bucket = |lot: &Lot| (lot.expires_at.as_ms().div_euclid(bucket_ms), lot.expiry_fixed);
+    let mut kept: Vec<Lot> = Vec::with_capacity(lots.len());
+    // places in `kept` of the old lots: only they are joined
+    let mut old: Vec<usize> = vec![];
+    for mut lot in lots.drain(..) {
+        if lot.granted_at.max(lot.activates_at).plus_ms(LOT_SOURCE_KEPT_MS) > now || awaited.contains(&lot.id) {
+            kept.push(lot);
+            continue;
+        }
+        lot.source = Name::from("");
+        let is_like = |place: &&usize| kept.get(**place).is_some_and(|other| other.class == lot.class && bucket(other) == bucket(&lot));
+        let place = old.iter().find(is_like).copied();
+        match place.and_then(|place| kept.get_mut(place)) {
             Some(joined) => {
                 joined.granted += lot.granted;
                 joined.left += lot.left;
                 joined.expires_at = joined.expires_at.max(lot.expires_at);
-                joined.source = Name::from("");
             }
-            None => kept.push(lot),
+            None => {
+                old.push(kept.len());
+                kept.push(lot);
+            }
         }
     }
-    wallet.lots = kept;
+    *lots = kept;
 }
 
 // ------------------------------------------------------------------------------------------------------------------- penalties
@@ -1088,8 +1109,8 @@ mod tests {
             person.hear(&order(&n.to_string(), 20.0, day(n)));
         }
         let of = |class: &str| person.profile.wallet.lots.iter().filter(|lot| &*lot.class == class).count();
-        // those of the last quarter each by itself, one for every month before; a class that does not round to the month has one a day
-        assert_eq!((of("earned"), of("bonus")), (116, 366));
+        // those of the last two months each by itself; before, one a month where the class rounds to it, else one a week
+        assert_eq!((of("earned"), of("bonus")), (87, 105));
         person.ledger();
     }
 
