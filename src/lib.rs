@@ -28,4 +28,6 @@ pub mod clock;
 pub mod engine;
 pub mod ingest;
 pub mod message;
+pub mod settings;
 pub mod store;
+pub mod telemetry;

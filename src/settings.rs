@@ -1,0 +1,350 @@
+//! The system administrator's file. The defaults are `config/rekindle.yaml`, built in and commented key by key; a file says only what
+//! differs from them. Everything wrong in a file is found at once, each with its place.
+//!
+//! Any value may be a reference: `env:NAME` or `file:PATH`. A secret may be given in no other way (the type [`Secret`] is for the
+//! channels that need one): a file with settings may stand in version control, a secret may not.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::engine::rule::diagnostic::{Diagnostic, SourceFile};
+use crate::engine::rule::suggest::nearest;
+use crate::engine::rule::syntax::{self, Kind, Node};
+
+/// The defaults, as text with comments: what `rekindle` prints for somebody who wants a file to start from.
+pub const DEFAULTS: &str = include_str!("../config/rekindle.yaml");
+
+/// Larger is no settings file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// How this installation is set up. The meaning, unit and default of each field stand in `config/rekindle.yaml`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub environment: String,
+    pub database: DatabaseSettings,
+    pub rules: RulesSettings,
+    pub recording: RecordingSettings,
+    pub evaluate: BatchSettings,
+    pub dispatch: BatchSettings,
+    pub logs: LogSettings,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseSettings {
+    pub path: PathBuf,
+    pub readers: u32,
+    pub recent_event_ids: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RulesSettings {
+    pub directory: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordingSettings {
+    pub directory: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSettings {
+    pub batch: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    pub level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What is wrong with the settings: all of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    #[error("cannot read the settings `{}`: {reason}", path.display())]
+    Unreadable { path: PathBuf, reason: String },
+    #[error("the settings have errors\n\n{0}")]
+    Wrong(String),
+}
+
+impl Settings {
+    /// The defaults, overridden by a file if one is given.
+    pub fn load(path: Option<&Path>) -> Result<Settings, SettingsError> {
+        let Some(path) = path else { return Settings::read("the defaults", "") };
+        let unreadable = |reason: String| SettingsError::Unreadable { path: path.to_owned(), reason };
+        let bytes = std::fs::metadata(path).map_err(|e| unreadable(e.to_string()))?.len();
+        if bytes > FILE_BYTES_MAX {
+            return Err(unreadable(format!("it has {bytes} bytes, which is no settings file")));
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| unreadable(e.to_string()))?;
+        Settings::read(&path.display().to_string(), &text)
+    }
+
+    /// The defaults, overridden by a text; `name` is what its findings call it.
+    pub fn read(name: &str, text: &str) -> Result<Settings, SettingsError> {
+        let mut reader = Reader::new(name, text);
+        let settings = Settings {
+            environment: reader.value("environment", word),
+            database: DatabaseSettings {
+                path: reader.value("database.path", path_of),
+                readers: reader.value("database.readers", |text| number(text, 1, 64)),
+                recent_event_ids: reader.value("database.recent_event_ids", |text| number(text, 1_000, 100_000_000)),
+            },
+            rules: RulesSettings { directory: reader.value("rules.directory", path_of) },
+            recording: RecordingSettings { directory: reader.value("recording.directory", path_of) },
+            evaluate: BatchSettings { batch: reader.value("evaluate.batch", |text| number(text, 1, 10_000)) },
+            dispatch: BatchSettings { batch: reader.value("dispatch.batch", |text| number(text, 1, 10_000)) },
+            logs: LogSettings { format: reader.value("logs.format", log_format), level: reader.value("logs.level", word) },
+        };
+        reader.finish(settings)
+    }
+}
+
+// --------------------------------------------------------------------------------------------------- what a value may be
+
+fn word(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it is empty".into()) } else { Ok(text.to_owned()) }
+}
+
+fn path_of(text: &str) -> Result<PathBuf, String> {
+    word(text).map(PathBuf::from)
+}
+
+fn number<T: FromStr + PartialOrd + Copy + std::fmt::Display>(text: &str, min: T, max: T) -> Result<T, String> {
+    match text.replace('_', "").parse::<T>() {
+        Ok(number) if number >= min && number <= max => Ok(number),
+        _ => Err(format!("expected a number from {min} to {max}")),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("expected `text` or `json`".into()),
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ references
+
+/// Where a value stands that is not written here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reference {
+    Environment(String),
+    File(PathBuf),
+}
+
+impl Reference {
+    fn of(text: &str) -> Option<Self> {
+        let variable = text.strip_prefix("env:").map(|name| Reference::Environment(name.to_owned()));
+        variable.or_else(|| text.strip_prefix("file:").map(|path| Reference::File(PathBuf::from(path))))
+    }
+
+    /// The text that it refers to, without the line end that editors put after the last line.
+    fn resolve(&self) -> Result<String, String> {
+        match self {
+            Reference::Environment(name) => std::env::var(name).map_err(|_| format!("the environment has no variable `{name}`")),
+            Reference::File(path) => {
+                let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read `{}`: {e}", path.display()))?;
+                Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+            }
+        }
+    }
+}
+
+/// A secret: given by reference only, never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a reference as written (`env:NAME`, `file:PATH`) to what it refers to.
+    pub fn refer(text: &str) -> Result<Secret, String> {
+        match Reference::of(text) {
+            Some(reference) => reference.resolve().map(Secret),
+            None => Err("a secret is not written here: give `env:NAME` or `file:PATH`".into()),
+        }
+    }
+
+    /// The secret itself, for the one call that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(a secret)")
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------------- reading
+
+/// Two trees, the defaults and the file, and what was found wrong in the file.
+struct Reader {
+    defaults: Option<Node>,
+    file: Option<Node>,
+    source: SourceFile,
+    findings: Vec<Diagnostic>,
+}
+
+impl Reader {
+    fn new(name: &str, text: &str) -> Self {
+        let path: Arc<str> = Arc::from(name);
+        let (defaults, _) = syntax::parse(&Arc::from("config/rekindle.yaml"), DEFAULTS);
+        let has_content = text.lines().any(|line| !matches!(line.trim_start().chars().next(), None | Some('#')));
+        let (file, findings) = if has_content { syntax::parse(&path, text) } else { (None, Vec::new()) };
+        let mut reader = Reader { defaults, file, source: SourceFile { path, text: Arc::from(text) }, findings };
+        match (&reader.defaults, &reader.file) {
+            (Some(defaults), Some(file)) if file.entries().is_some() => compare(defaults, file, "", &mut reader.findings),
+            (_, Some(file)) if !file.is_refused() => {
+                let message = format!("the settings are a mapping, not {}", file.described());
+                reader.findings.push(Diagnostic::error("RK0902", file.place.clone(), message));
+            }
+            _ => {}
+        }
+        reader
+    }
+
+    /// The value of a key (`database.path`): the file's, else the default. After a finding it is the default too, which nobody will
+    /// see: so that everything wrong is found at once.
+    fn value<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        if let Some(node) = find(self.file.as_ref(), key)
+            && let Some(text) = node.text()
+        {
+            let read = Reference::of(text).map_or_else(|| Ok(text.to_owned()), |reference| reference.resolve());
+            match read.and_then(|read| parse(&read)) {
+                Ok(value) => return value,
+                Err(why) => {
+                    let finding = Diagnostic::error("RK0902", node.place.clone(), format!("`{text}` is no value for `{key}`"));
+                    self.findings.push(finding.len(node.width()).label(why));
+                }
+            }
+        }
+        let default = find(self.defaults.as_ref(), key).and_then(Node::text).map(parse);
+        default.and_then(Result::ok).expect("the defaults are built in, and a test reads every one of them")
+    }
+
+    fn finish(self, settings: Settings) -> Result<Settings, SettingsError> {
+        if self.findings.is_empty() {
+            return Ok(settings);
+        }
+        let sources = [self.source];
+        let texts: Vec<String> = self.findings.iter().map(|finding| finding.render(&sources, "")).collect();
+        Err(SettingsError::Wrong(texts.join("\n\n")))
+    }
+}
+
+fn find<'n>(root: Option<&'n Node>, key: &str) -> Option<&'n Node> {
+    key.split('.').try_fold(root?, |node, part| node.get(part))
+}
+
+/// Every key of a file must be one of the defaults', and a mapping where they have one.
+fn compare(defaults: &Node, file: &Node, within: &str, findings: &mut Vec<Diagnostic>) {
+    let (Some(known), Some(written)) = (defaults.entries(), file.entries()) else { return };
+    for entry in written {
+        let key = if within.is_empty() { entry.key.text.to_string() } else { format!("{within}.{}", entry.key.text) };
+        let Some(default) = defaults.get(&entry.key.text) else {
+            let finding = Diagnostic::error("RK0901", entry.key_place.clone(), format!("unknown key `{key}`"));
+            let near = nearest(&entry.key.text, known.iter().map(|e| &*e.key.text));
+            let all = || known.iter().map(|e| format!("`{}`", e.key.text)).collect::<Vec<_>>().join(", ");
+            let help = near.map_or_else(|| format!("known here: {}", all()), |near| format!("did you mean `{near}`?"));
+            findings.push(finding.len(entry.key.text.chars().count()).help(help));
+            continue;
+        };
+        match (&default.kind, &entry.value.kind) {
+            (_, Kind::Refused) => {}
+            (Kind::Mapping(_), Kind::Mapping(_)) => compare(default, &entry.value, &key, findings),
+            (Kind::Scalar(_), Kind::Scalar(_)) if !entry.value.is_null() => {}
+            _ => {
+                let found = entry.value.described();
+                let expected = default.described();
+                let finding = Diagnostic::error("RK0902", entry.value.place.clone(), format!("`{key}` is {expected}, not {found}"));
+                findings.push(finding.len(entry.value.width()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> String {
+        Settings::read("my.yaml", text).expect_err("an error").to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_read_from_the_commented_file() {
+        let settings = Settings::load(None).expect("the defaults");
+        assert_eq!((settings.environment.as_str(), settings.database.readers), ("development", 4));
+        assert_eq!((settings.evaluate.batch, settings.dispatch.batch), (500, 200));
+        assert_eq!(settings, Settings::read("the defaults again", DEFAULTS).expect("a file like any other"));
+    }
+
+    #[test]
+    fn every_key_of_the_defaults_has_a_comment() {
+        let mut before = "";
+        for line in DEFAULTS.lines() {
+            let is_value = line.contains(": ") && !line.trim_start().starts_with('#');
+            assert!(!is_value || before.trim_start().starts_with('#'), "`{}` has no comment above it", line.trim());
+            before = line;
+        }
+    }
+
+    #[test]
+    fn a_file_says_only_what_differs() {
+        let settings = Settings::read("my.yaml", "environment: production\ndatabase:\n  recent_event_ids: 2_000_000\n").expect("fine");
+        let defaults = Settings::load(None).expect("the defaults");
+        assert_eq!((settings.environment.as_str(), settings.database.recent_event_ids), ("production", 2_000_000));
+        assert_eq!((settings.database.path, settings.logs), (defaults.database.path, defaults.logs));
+        assert!(Settings::read("my.yaml", "# nothing\n\n").is_ok());
+    }
+
+    #[test]
+    fn everything_wrong_is_found_at_once_with_its_place() {
+        let text = "enviroment: production\ndatabase:\n  readers: many\n  pfad: x\nlogs: loud\nrules:\n  directory:\n";
+        let found = wrong(text);
+        for expected in [
+            "unknown key `enviroment`",
+            "my.yaml:1:1",
+            "did you mean `environment`?",
+            "`many` is no value for `database.readers`",
+            "my.yaml:3:12",
+            "expected a number from 1 to 64",
+            "unknown key `database.pfad`",
+            "known here: `path`, `readers`, `recent_event_ids`",
+            "`logs` is a mapping, not a text",
+            "`rules.directory` is a text, not nothing",
+        ] {
+            assert!(found.contains(expected), "missing: {expected}\n{found}");
+        }
+    }
+
+    #[test]
+    fn broken_yaml_has_a_place_too() {
+        let found = wrong("environment: \"production\ndatabase: {path: x}\n");
+        assert!(found.contains("my.yaml:"), "{found}");
+        assert!(wrong("- a\n- b\n").contains("a mapping"), "{}", wrong("- a\n- b\n"));
+    }
+
+    #[test]
+    fn a_value_may_be_a_reference_and_a_secret_must_be() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("name");
+        std::fs::write(&path, "staging\n").expect("written");
+        let settings = Settings::read("my.yaml", &format!("environment: \"file:{}\"\n", path.display())).expect("fine");
+        assert_eq!(settings.environment, "staging");
+        let found = wrong("environment: env:NO_SUCH_VARIABLE_ANYWHERE\n");
+        assert!(found.contains("the environment has no variable `NO_SUCH_VARIABLE_ANYWHERE`") && found.contains("my.yaml:1:14"), "{found}");
+
+        let secret = Secret::refer(&format!("file:{}", path.display())).expect("a reference");
+        assert_eq!((secret.reveal(), format!("{secret:?}").as_str()), ("staging", "(a secret)"));
+        assert!(Secret::refer("hunter2").expect_err("written openly").contains("env:NAME"));
+    }
+}
