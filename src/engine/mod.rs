@@ -18,6 +18,7 @@ pub mod consent;
 pub mod coupon;
 pub mod decide;
 pub mod event;
+pub mod features;
 pub mod gate;
 pub mod money;
 pub mod points;
