@@ -2,6 +2,7 @@
 //! are facts in the profile.
 
 use super::action::Channel;
+use super::event::Value;
 use super::profile::{Category, Profile};
 use super::rule::{ConsentBasis, Policy};
 
@@ -26,8 +27,13 @@ pub fn check(policy: &Policy, profile: &Profile, category: Category, channel: Ch
 
 /// Whether a message on that channel has somewhere to go: an address that is not on the suppression list.
 pub fn address(profile: &Profile, channel: Channel, addresses_given: bool) -> Result<(), String> {
+    let address = profile.addresses.get(&channel).map(|address| &address.value);
     if let Some(entry) = profile.suppressed.get(&channel) {
-        return Err(format!("the {channel} address is suppressed: {} at {}", entry.reason, entry.at));
+        // a new address is another address: the list names the old one
+        let is_another = matches!(address, Some(Value::Text(now)) if *now != entry.address);
+        if !is_another {
+            return Err(format!("the {channel} address is suppressed: {} at {}", entry.reason, entry.at));
+        }
     }
-    if addresses_given || profile.addresses.contains_key(&channel) { Ok(()) } else { Err(format!("no {channel} address")) }
+    if addresses_given || address.is_some() { Ok(()) } else { Err(format!("no {channel} address")) }
 }

@@ -16,6 +16,7 @@ pub mod action;
 pub mod benefit;
 pub mod consent;
 pub mod coupon;
+pub mod cron;
 pub mod decide;
 pub mod event;
 pub mod features;
@@ -24,6 +25,7 @@ pub mod money;
 pub mod points;
 pub mod profile;
 pub mod rule;
+pub mod run;
 #[cfg(test)]
 mod sample;
 pub mod source;

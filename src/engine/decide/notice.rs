@@ -1,0 +1,139 @@
+//! No deduction without a delivered notice (I10). The engine announces, waits, checks and checks again; no key of a rule file
+//! switches any of it off.
+
+use super::{LOOK_AGAIN_MS, Look};
+use crate::engine::action::{MessageId, Outcome, Posting};
+use crate::engine::event::Value;
+use crate::engine::profile::{Notice, Run, StepState, Try};
+use crate::engine::rule::{Pack, Rule, TakeAction};
+use crate::engine::time::{Span, Timestamp};
+use crate::engine::{features, points, run};
+
+/// Whether a take may happen now.
+pub(super) enum MayTake {
+    /// Yes: by that notice, no more than that.
+    Now { notice: MessageId, announced: i64 },
+    /// Not before `until` (`FOREVER`: only a receipt or the person's return changes it).
+    Wait { until: Timestamp, because: String },
+    /// Never in this run.
+    Never { because: String },
+}
+
+/// Québec's P-40.1 r.3 art. 79.6.3: the notice comes 30 to 60 days before.
+const STRICT_GRACE: Span = Span::days(30);
+
+impl Look<'_> {
+    /// What a notice sent now would announce: the amount that its take, made now, would take, and the date before which nothing is
+    /// taken. None if there is nothing to take, so nothing to announce.
+    pub(super) fn announce(&self, rule: &Rule, run: &Run, take_index: usize, take: &TakeAction) -> Option<Notice> {
+        let amount = points::takeable(&self.profile, self.names, take, self.now);
+        let planned = run::planned(rule, run, take_index, &self.profile.key, &self.zone);
+        let not_before = self.grace(take).after(self.now, &self.zone).max(planned);
+        (amount > 0).then_some(Notice { amount, not_before })
+    }
+
+    pub(super) fn may_take(&self, rule: &Rule, run: &Run, index: usize, take: &TakeAction) -> MayTake {
+        if let Some(because) = self.spared(rule, run, index) {
+            return MayTake::Never { because };
+        }
+        let wait = |until, because: &str| MayTake::Wait { until, because: because.to_owned() };
+        let (tries, notice) = match run.steps.get(take.notice) {
+            Some(StepState::Sent { tries, notice: Some(notice) }) => (tries, notice),
+            Some(StepState::Skipped { because, .. }) => {
+                return MayTake::Never { because: format!("its notice was skipped: {because}") };
+            }
+            Some(StepState::Waiting) => return wait(Timestamp::FOREVER, "its notice has not gone out yet"),
+            _ => return wait(Timestamp::FOREVER, "no notice of it was delivered"),
+        };
+        let Some((delivered, since)) = tries.iter().find_map(|t| Some((t, counts_as_delivered_from(t)?))) else {
+            return wait(Timestamp::FOREVER, "no notice of it counts as delivered");
+        };
+        let accepted = delivered.accepted_at.unwrap_or(delivered.at);
+        let planned = run::planned(rule, run, index, &self.profile.key, &self.zone);
+        let earliest = since.max(planned).max(notice.not_before).max(self.grace(take).after(accepted, &self.zone));
+        let earliest = earliest.plus_ms(self.blind_ms(accepted));
+        if self.now < earliest {
+            return wait(earliest, "the grace of its notice is not over");
+        }
+        let holds_penalties = self.ctx.rules.policy.sources.is_some_and(|sources| sources.holds_penalty);
+        if holds_penalties && self.ctx.source_is_quiet(self.now) {
+            return wait(self.now.plus_ms(LOOK_AGAIN_MS), "the activity source is quiet: silence may be ours");
+        }
+        MayTake::Now { notice: delivered.message, announced: notice.amount }
+    }
+
+    /// Why nothing may be taken from this person in this run at all.
+    fn spared(&self, rule: &Rule, run: &Run, index: usize) -> Option<String> {
+        if self.profile.silent_since() != run.silence_since {
+            return Some("there was activity since the run began".to_owned());
+        }
+        let silence_since = run.silence_since?;
+        let live_at = self.ctx.world.rules.get(&rule.id).map(|state| state.first_live_at);
+        if live_at.is_some_and(|live_at| silence_since < live_at) {
+            return Some("the silence began before the rule first went live".to_owned());
+        }
+        for (name, what) in [("tickets_open", "an open ticket"), ("dispute_open", "an open dispute")] {
+            let read = features::read(self.names, self.subject(), name);
+            if matches!(read, Ok((Some(Value::Int(1..) | Value::Bool(true)), _))) {
+                return Some(format!("{what} spares this person"));
+            }
+        }
+        let step = run::step_at(rule, index).map(|step| &step.id);
+        let again = self
+            .profile
+            .wallet
+            .takes
+            .iter()
+            .any(|take| take.rule == rule.id && Some(&take.step) == step && take.silence_since == silence_since);
+        again.then(|| "this stage was taken in this silence already".to_owned())
+    }
+
+    /// The longest of what the programme, the step and the jurisdiction ask for.
+    fn grace(&self, take: &TakeAction) -> Span {
+        let program = self.names.program;
+        let strict = program.is_some_and(|program| program.jurisdiction.pack_for(&self.profile) == Pack::StrictNotice);
+        let spans = [program.map(|program| program.penalty.grace), take.min_notice, strict.then_some(STRICT_GRACE)];
+        spans.into_iter().flatten().max_by_key(|span| span.exact_ms()).unwrap_or(Span::ZERO)
+    }
+
+    /// For how long since then nobody could have seen the person return: our downtime and the source's silence.
+    fn blind_ms(&self, since: Timestamp) -> i64 {
+        let world = self.ctx.world;
+        let quiet = if self.ctx.rules.policy.sources.is_some() { world.quiet.as_slice() } else { &[] };
+        let mut spans: Vec<(Timestamp, Timestamp)> = (world.downtime.iter().chain(quiet))
+            .map(|(from, until)| ((*from).max(since), (*until).min(self.now)))
+            .filter(|(from, until)| from < until)
+            .collect();
+        spans.sort_unstable();
+        let mut covered_until = since;
+        let mut blind = 0;
+        for (from, until) in spans {
+            blind += until.ms_since(from.max(covered_until)).max(0);
+            covered_until = covered_until.max(until);
+        }
+        blind
+    }
+}
+
+/// From when on a message counts as delivered: its receipt, or on channels without receipts a day after acceptance without a bounce.
+fn counts_as_delivered_from(found: &Try) -> Option<Timestamp> {
+    match found.outcome? {
+        Outcome::Delivered | Outcome::Opened | Outcome::Clicked => Some(found.accepted_at.unwrap_or(found.at)),
+        Outcome::Accepted if !found.channel.has_receipts() => Some(found.accepted_at?.plus_ms(run::NO_BOUNCE_MS)),
+        _ => None,
+    }
+}
+
+/// The second check, before the commit, from the run and the posting alone.
+pub(super) fn is_covered(run: &Run, posting: &Posting) -> bool {
+    let is_its_run = posting.rule.as_ref() == Some(&run.rule) && posting.run == Some(run.number);
+    is_its_run
+        && run.steps.iter().any(|step| match step {
+            StepState::Sent { tries, notice: Some(notice) } => {
+                let by = tries.iter().find(|t| Some(t.message) == posting.notice);
+                let delivered = by.and_then(counts_as_delivered_from).is_some_and(|from| from <= posting.at);
+                delivered && -posting.amount <= notice.amount && posting.at >= notice.not_before
+            }
+            _ => false,
+        })
+}

@@ -1,0 +1,317 @@
+//! One rule's run for one person: when its steps are planned, until when they may happen, what has become of them, what its
+//! messages' results say. Pure calculations; who moves a run is `decide`.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use super::action::{Channel, MessageId, Outcome};
+use super::coupon;
+use super::event::{Event, Value};
+use super::gate;
+use super::profile::{Name, Profile, Run, StepState, Suppressed, Try};
+use super::rule::{Action, AtDays, MaxLate, Policy, Required, Rule, SendAt, Step, Trigger};
+use super::time::{HOUR_MS, Span, Timestamp, Zone};
+
+/// How late a message of a category without a line in `policy.categories` may be.
+const MAX_LATE_ELSE: MaxLate = MaxLate::Span(Span::hours(24));
+
+/// On channels without receipts a message counts as delivered once it has not bounced for that long.
+pub const NO_BOUNCE_MS: i64 = 24 * HOUR_MS;
+
+/// The step at an index of `run.steps`: those of `steps` first, then those of `on_exit`.
+pub fn step_at(rule: &Rule, index: usize) -> Option<&Step> {
+    match index.checked_sub(rule.steps.len()) {
+        None => rule.steps.get(index),
+        Some(on_exit) => rule.on_exit.get(on_exit),
+    }
+}
+
+/// When a step is due: `after` counted from the run's start (for `on_exit`: from its end), then moved into `send_at`.
+pub fn planned(rule: &Rule, run: &Run, index: usize, profile: &str, zone: &Zone) -> Timestamp {
+    let Some(step) = step_at(rule, index) else { return Timestamp::FOREVER };
+    let from = if index < rule.steps.len() { run.started_at } else { run.ended_at.unwrap_or(run.started_at) };
+    let base = step.after.after(from, zone);
+    match &step.send_at {
+        None => base,
+        Some(window) => into_window(window, base, gate::fraction(&format!("{}\0{}", rule.id, step.id), profile), zone),
+    }
+}
+
+/// The first instant at or after `base` in the window, where people are spread over what is left of it by `fraction`.
+fn into_window(window: &SendAt, base: Timestamp, fraction: f64, zone: &Zone) -> Timestamp {
+    let mut date = base.local(zone).date();
+    // a window may be open on one weekday only: eight days see each of them, the present one twice
+    for _ in 0..8 {
+        if window.days.is_empty() || window.days.contains(&date.weekday()) {
+            let opens = zone.instant(date.to_datetime(window.from)).max(base);
+            let closes = zone.instant(date.to_datetime(window.to));
+            if opens <= closes {
+                return opens.plus_ms((closes.ms_since(opens) as f64 * fraction) as i64);
+            }
+        }
+        match date.tomorrow() {
+            Ok(next) => date = next,
+            Err(_) => break,
+        }
+    }
+    Timestamp::FOREVER
+}
+
+/// The last instant at which a message of this step may still go out.
+pub fn deadline(policy: &Policy, rule: &Rule, step: &Step, planned: Timestamp, zone: &Zone) -> Timestamp {
+    let by_category = || match &step.action {
+        Action::Send(send) => policy.max_late.get(&send.category).copied(),
+        _ => None,
+    };
+    let max_late = step.max_late.or(rule.max_late).or_else(by_category).unwrap_or(MAX_LATE_ELSE);
+    late_until(policy, rule, max_late, planned, zone)
+}
+
+/// The last instant at which a calendar firing of that nominal instant may still start its run.
+pub fn firing_deadline(policy: &Policy, rule: &Rule, nominal: Timestamp, zone: &Zone) -> Timestamp {
+    let max_late = rule.max_late.or_else(|| policy.max_late.get(&policy.default_category).copied()).unwrap_or(MAX_LATE_ELSE);
+    late_until(policy, rule, max_late, nominal, zone)
+}
+
+fn late_until(policy: &Policy, rule: &Rule, max_late: MaxLate, planned: Timestamp, zone: &Zone) -> Timestamp {
+    let end_of_day = |zone: &Zone, date: jiff::civil::Date| match date.tomorrow() {
+        Ok(next) => zone.start_of_day(next).plus_ms(-1),
+        Err(_) => Timestamp::FOREVER,
+    };
+    match max_late {
+        MaxLate::Span(span) => span.after(planned, zone),
+        MaxLate::EndOfLocalDay => end_of_day(zone, planned.local(zone).date()),
+        MaxLate::EndOfCalendar => {
+            let named = match &rule.trigger {
+                Trigger::At(at) => match &at.days {
+                    AtDays::Calendar(name) => policy.calendars.get(name),
+                    _ => None,
+                },
+                _ => None,
+            };
+            let date = planned.local(zone).date();
+            let calendars = named.into_iter().chain(policy.calendars.values());
+            let ends = calendars.flat_map(|c| &c.ranges).find(|(first, last)| *first <= date && date <= *last);
+            end_of_day(zone, ends.map_or(date, |(_, last)| *last))
+        }
+    }
+}
+
+/// Whether nothing is left to do for a step, as far as is known.
+pub fn is_finished(step: &StepState) -> bool {
+    !matches!(step, StepState::Waiting)
+}
+
+/// The channels of a send that may still be tried after its last try, if that ended in a way that lets the next one follow.
+pub fn channels_left<'a>(channels: &'a [Channel], tries: &[Try]) -> &'a [Channel] {
+    let tried = tries.last().and_then(|last| channels.iter().position(|channel| *channel == last.channel));
+    channels.get(tried.map_or(0, |index| index + 1)..).unwrap_or_default()
+}
+
+/// Whether that result lets the next channel follow: never after a hold, `unknown` or `expired`.
+pub fn lets_next_follow(outcome: Option<Outcome>) -> bool {
+    matches!(outcome, Some(Outcome::Failed | Outcome::Bounced | Outcome::Dead | Outcome::Blocked))
+}
+
+/// Whether a step has come as far as a `require` asks.
+pub fn satisfies(step: &StepState, required: Required) -> bool {
+    let StepState::Sent { tries, .. } = step else {
+        return required == Required::Done && matches!(step, StepState::Acted { .. });
+    };
+    tries.iter().any(|t| match required {
+        Required::Done | Required::Accepted => t.accepted_at.is_some() && t.outcome != Some(Outcome::Bounced),
+        Required::Delivered => matches!(t.outcome, Some(Outcome::Delivered | Outcome::Opened | Outcome::Clicked)),
+        Required::Opened => matches!(t.outcome, Some(Outcome::Opened | Outcome::Clicked)),
+    })
+}
+
+/// Outcomes of a message of this step that somebody waits for, as a sum of [`Outcome::bit`].
+pub fn wakes_on(rule: &Rule, index: usize, further_channel: bool) -> u16 {
+    let bits = |outcomes: &[Outcome]| outcomes.iter().fold(0, |sum, outcome| sum | outcome.bit());
+    let mut wakes = step_at(rule, index).map_or(0, |step| step.wakes_on);
+    if further_channel {
+        wakes |= bits(&[Outcome::Failed, Outcome::Bounced, Outcome::Dead, Outcome::Blocked]);
+    }
+    for later in &rule.steps {
+        if let Some(require) = later.require.filter(|require| require.step == index) {
+            wakes |= match require.outcome {
+                Required::Done | Required::Accepted => bits(&[Outcome::Accepted]),
+                Required::Delivered => bits(&[Outcome::Delivered, Outcome::Opened, Outcome::Clicked]),
+                Required::Opened => bits(&[Outcome::Opened, Outcome::Clicked]),
+            };
+        }
+        if let Action::Take(take) = &later.action
+            && take.notice == index
+        {
+            wakes |= bits(&[Outcome::Accepted, Outcome::Delivered]);
+        }
+    }
+    wakes
+}
+
+/// The engine's event for what became of a message: appended by whoever records the result. The id is derived from the message, so
+/// that recording twice appends once; `detail` is the provider's answer or the reason.
+pub fn result_event(message: &ResultOf<'_>, outcome: Outcome, at: Timestamp, detail: &str) -> Event {
+    let mut properties = Map::new();
+    let mut put = |key: &str, value: &str| properties.insert(key.to_owned(), Json::from(value));
+    put("message", &message.id.to_string());
+    put("rule", message.rule);
+    put("step", message.step);
+    put("channel", message.channel.name());
+    put("template", message.template);
+    put("detail", detail);
+    properties.insert("run".to_owned(), Json::from(message.run));
+    Event {
+        id: Arc::from(format!("{}:{}", message.id, outcome.name())),
+        kind: super::event::EventKind::Engine,
+        name: Arc::from(format!("{RESULT_PREFIX}{}", outcome.name())),
+        occurred_at: at,
+        received_at: at,
+        source: Arc::from("rekindle"),
+        properties,
+    }
+}
+
+/// The message a result speaks of.
+#[derive(Clone, Copy, Debug)]
+pub struct ResultOf<'a> {
+    pub id: MessageId,
+    pub rule: &'a str,
+    pub run: u32,
+    pub step: &'a str,
+    pub channel: Channel,
+    pub template: &'a str,
+}
+
+impl<'a> From<&'a super::action::Message> for ResultOf<'a> {
+    fn from(message: &'a super::action::Message) -> Self {
+        ResultOf {
+            id: message.id,
+            rule: &message.rule,
+            run: message.run,
+            step: &message.step,
+            channel: message.channel,
+            template: &message.template,
+        }
+    }
+}
+
+const RESULT_PREFIX: &str = "message_";
+
+/// Reads the outcome and the message out of an engine event; none if it is no result.
+pub fn read_result(event: &Event) -> Option<(MessageId, Outcome)> {
+    if event.kind != super::event::EventKind::Engine {
+        return None;
+    }
+    let outcome = Outcome::named(event.name.strip_prefix(RESULT_PREFIX)?)?;
+    Some((MessageId::parse(event.text_property("message")?)?, outcome))
+}
+
+/// Absorbs a result: the slot is released if the message definitely did not go out, the try learns what became of it, a hard
+/// bounce suppresses the address.
+pub fn hear_result(profile: &mut Profile, message: MessageId, outcome: Outcome, event: &Event) {
+    let never_went = matches!(outcome, Outcome::Failed | Outcome::Blocked | Outcome::Expired | Outcome::Cancelled | Outcome::Dead);
+    let channel = profile.slots.iter().find(|slot| slot.message == message).map(|slot| slot.channel);
+    if never_went {
+        profile.slots.retain(|slot| slot.message != message);
+        coupon::release(profile, message);
+    }
+    if outcome == Outcome::Bounced
+        && let Some(channel) = channel.or_else(|| Channel::named(event.text_property("channel")?))
+    {
+        suppress(profile, channel, event);
+    }
+    let tries = profile.runs.iter_mut().flat_map(|run| &mut run.steps).filter_map(|step| match step {
+        StepState::Sent { tries, .. } => tries.iter_mut().find(|t| t.message == message),
+        _ => None,
+    });
+    for found in tries {
+        learn(found, outcome, event.occurred_at);
+    }
+}
+
+/// Results come in any order: a later stage is never undone by an earlier one that arrives late.
+fn learn(found: &mut Try, outcome: Outcome, at: Timestamp) {
+    if matches!(outcome, Outcome::Accepted | Outcome::Delivered) {
+        found.accepted_at = Some(found.accepted_at.map_or(at, |known| known.min(at)));
+    }
+    if found.outcome.is_none_or(|known| stage(outcome) > stage(known)) {
+        found.outcome = Some(outcome);
+        found.at = at;
+    }
+}
+
+fn stage(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Unknown => 0,
+        Outcome::Accepted => 1,
+        Outcome::Failed | Outcome::Blocked | Outcome::Expired | Outcome::Cancelled | Outcome::Dead => 2,
+        Outcome::Delivered => 3,
+        Outcome::Opened => 4,
+        Outcome::Clicked => 5,
+        Outcome::Bounced => 6,
+    }
+}
+
+fn suppress(profile: &mut Profile, channel: Channel, event: &Event) {
+    let address: Name = match profile.addresses.get(&channel).map(|address| &address.value) {
+        Some(Value::Text(address)) => address.clone(),
+        _ => Name::from(""),
+    };
+    profile.suppressed.insert(channel, Suppressed { reason: "hard_bounce".into(), at: event.occurred_at, address });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::civil::{Weekday, time};
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::parse(text).expect("a test instant")
+    }
+
+    #[test]
+    fn a_step_is_moved_into_its_window() {
+        let zone = Zone::named("America/New_York").expect("a zone");
+        let window = |from: i8, to: i8, days: &[Weekday]| SendAt { from: time(from, 0, 0, 0), to: time(to, 0, 0, 0), days: days.to_vec() };
+        for (name, window, base, fraction, expected) in [
+            ("evening goes to the morning", window(10, 12, &[]), "2026-03-05T19:00:00-05:00", 0.0, "2026-03-06T10:00:00-05:00"),
+            ("half the people come later", window(10, 12, &[]), "2026-03-05T19:00:00-05:00", 0.5, "2026-03-06T11:00:00-05:00"),
+            ("within it, the rest of it is left", window(10, 12, &[]), "2026-03-05T11:00:00-05:00", 0.5, "2026-03-05T11:30:00-05:00"),
+            ("a point of time, already past", window(10, 10, &[]), "2026-03-05T10:00:01-05:00", 0.9, "2026-03-06T10:00:00-05:00"),
+            ("a point of time, exactly now", window(10, 10, &[]), "2026-03-05T10:00:00-05:00", 0.9, "2026-03-05T10:00:00-05:00"),
+            ("over the clock change", window(10, 12, &[]), "2026-03-07T19:00:00-05:00", 0.0, "2026-03-08T10:00:00-04:00"),
+            ("on a weekday", window(10, 12, &[Weekday::Monday]), "2026-03-05T11:00:00-05:00", 0.0, "2026-03-09T10:00:00-04:00"),
+            (
+                "the same weekday, a week on",
+                window(10, 12, &[Weekday::Thursday]),
+                "2026-03-05T13:00:00-05:00",
+                0.0,
+                "2026-03-12T10:00:00-04:00",
+            ),
+        ] {
+            assert_eq!(into_window(&window, at(base), fraction, &zone), at(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn results_may_come_in_any_order() {
+        use Outcome::{Accepted, Bounced, Clicked, Delivered, Failed, Opened, Unknown};
+        for (heard, known, accepted) in [
+            (vec![Accepted, Delivered], Delivered, true),
+            (vec![Delivered, Accepted], Delivered, true),
+            (vec![Unknown, Accepted], Accepted, true),
+            (vec![Opened, Delivered, Accepted, Clicked], Clicked, true),
+            (vec![Bounced, Accepted], Bounced, true),
+            (vec![Failed], Failed, false),
+        ] {
+            let mut found =
+                Try { channel: Channel::Sms, message: MessageId(1), outcome: None, accepted_at: None, at: Timestamp::DISTANT_PAST };
+            for outcome in &heard {
+                learn(&mut found, *outcome, Timestamp::from_ms(5));
+            }
+            assert_eq!((found.outcome, found.accepted_at.is_some()), (Some(known), accepted), "{heard:?}");
+        }
+    }
+}
