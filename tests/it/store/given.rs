@@ -69,6 +69,7 @@ pub fn decision(profile: Profile, due_at: Timestamp) -> Decision {
         entries: Vec::new(),
         entered: Vec::new(),
         budget_used: Vec::new(),
+        taking: vec![],
     }
 }
 
