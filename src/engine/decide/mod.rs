@@ -29,6 +29,7 @@ use super::rule::{CapWindow, Rule, RuleSet};
 use super::run;
 pub use super::run::{ResultOf, result_event};
 use super::time::{DAY_MS, MINUTE_MS, Timestamp, Zone};
+use super::verdict::Verdict;
 
 /// What a decision may look at besides the person.
 pub struct Context<'a> {
@@ -377,7 +378,7 @@ type Part<'a> = (&'a Condition, bool);
 
 /// Whether all parts hold at an instant and until when that stands, by the algebra of conjunctions; followed to its next real
 /// change (at most 64 hops).
-fn all_hold(names: Names<'_>, subject: Subject<'_>, parts: &[Part<'_>]) -> Result<super::verdict::Verdict, EvalError> {
+fn all_hold(names: Names<'_>, subject: Subject<'_>, parts: &[Part<'_>]) -> Result<Verdict, EvalError> {
     let first = conjunction(names, subject, parts)?;
     let mut until = first.until;
     for _ in 0..64 {
@@ -390,24 +391,26 @@ fn all_hold(names: Names<'_>, subject: Subject<'_>, parts: &[Part<'_>]) -> Resul
         }
         until = next.until;
     }
-    Ok(super::verdict::Verdict::new(first.truth, until))
+    Ok(Verdict::new(first.truth, until))
 }
 
-fn conjunction(names: Names<'_>, subject: Subject<'_>, parts: &[Part<'_>]) -> Result<super::verdict::Verdict, EvalError> {
+/// One false part is enough, whatever cannot be answered: a guard in the audience counts for `when`.
+fn conjunction(names: Names<'_>, subject: Subject<'_>, parts: &[Part<'_>]) -> Result<Verdict, EvalError> {
     let mut when_true = Timestamp::FOREVER;
     let mut when_false: Option<Timestamp> = None;
+    let mut trouble = None;
     for (condition, negated) in parts {
-        let verdict = condition.verdict(names, subject)?;
-        if verdict.truth != *negated {
-            when_true = when_true.min(verdict.until);
-        } else {
-            when_false = Some(when_false.map_or(verdict.until, |until| until.max(verdict.until)));
+        match condition.verdict(names, subject) {
+            Ok(verdict) if verdict.truth != *negated => when_true = when_true.min(verdict.until),
+            Ok(verdict) => when_false = when_false.max(Some(verdict.until)),
+            Err(error) => trouble = Some(error),
         }
     }
-    Ok(match when_false {
-        Some(until) => super::verdict::Verdict::new(false, until),
-        None => super::verdict::Verdict::new(true, when_true),
-    })
+    match (when_false, trouble) {
+        (Some(until), _) => Ok(Verdict::new(false, until)),
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(Verdict::new(true, when_true)),
+    }
 }
 
 /// The next instant of a run's own: a step's planned time, or the end of what holds it.
