@@ -63,14 +63,6 @@ pub fn effective(profile: &Profile, names: Names<'_>, now: Timestamp) -> (Option
     }
 }
 
-/// What a person would still have to add to the metric by the review to keep the base tier, if nothing else happens until then; 0 if
-/// nothing, or without a review.
-pub fn keep_gap(profile: &Profile, names: Names<'_>) -> i64 {
-    let Some((tiers, review_at)) = tiers(names).zip(profile.tier.review_at) else { return 0 };
-    let kept_from = tiers.levels.get(base_rank(profile, tiers)).map_or(0, |level| level.from);
-    (kept_from - metric(profile, names, tiers, review_at)).max(0)
-}
-
 /// A rule's `tier`: to a level, or an overlay. Says what it did, or why it could not.
 pub fn act(
     profile: &mut Profile,
@@ -131,8 +123,8 @@ enum Due {
     OverlayEnd,
     Rise,
     GraceEnd,
-    Review,
     AtRisk,
+    Review,
 }
 
 fn next(profile: &Profile, names: Names<'_>, tiers: &Tiers) -> Option<(Timestamp, Due)> {
@@ -173,24 +165,31 @@ fn last_fact(profile: &Profile, names: Names<'_>, tiers: &Tiers) -> Option<Times
     series.filter_map(|series| series.last_at).max()
 }
 
-/// When `tier_at_risk` is to be said: `notice` before a review at which the metric, as things stand, will not do; at once if a later
-/// fact brought that about.
+/// When `tier_at_risk` is to be said: `notice` before the review if the metric will not do by then, or as soon as it falls short after
+/// that, by a fact or by what leaves the window; at the review itself at the latest, so that nobody loses a tier untold.
 fn at_risk_at(profile: &Profile, names: Names<'_>, tiers: &Tiers) -> Option<Timestamp> {
     let review_at = profile.tier.review_at?;
     let is_spared = profile.tier.protected_until.is_some_and(|until| until > review_at);
     let is_said = profile.tier.at_risk_said == Some(review_at) || profile.tier.grace_until.is_some();
-    if is_spared || is_said || tiers.downgrade.notice.is_zero() || keep_gap(profile, names) == 0 {
+    if is_spared || is_said || tiers.downgrade.notice.is_zero() {
         return None;
     }
     let notice_at = tiers.downgrade.notice.negated().after(review_at, &names.policy.zone_of(profile));
-    let at = Some(notice_at).max(last_fact(profile, names, tiers)).max(profile.tier.since)?;
-    (at < review_at).then_some(at)
+    let start = Some(notice_at).max(last_fact(profile, names, tiers)).max(profile.tier.since)?;
+    let leaving = Metric::of(names, &tiers.metric).map(|metric| metric.leaving(profile, start, review_at)).unwrap_or_default();
+    std::iter::once(start).chain(leaving).find(|at| *at <= review_at && keep_gap(profile, names, tiers, *at) > 0)
+}
+
+/// What the metric lacks at `at` to keep the base tier.
+fn keep_gap(profile: &Profile, names: Names<'_>, tiers: &Tiers, at: Timestamp) -> i64 {
+    let kept_from = tiers.levels.get(base_rank(profile, tiers)).map_or(0, |level| level.from);
+    (kept_from - metric(profile, names, tiers, at)).max(0)
 }
 
 // --------------------------------------------------------------------------------------------------------------- what happens
 
 fn say_at_risk(profile: &mut Profile, names: Names<'_>, tiers: &Tiers, at: Timestamp, booked: &mut Booked) {
-    let gap = keep_gap(profile, names);
+    let gap = keep_gap(profile, names, tiers, at);
     profile.tier.at_risk_said = profile.tier.review_at;
     let level = tiers.levels.get(base_rank(profile, tiers));
     let review_at = profile.tier.review_at.map(|at| at.to_string());
@@ -353,6 +352,15 @@ impl<'a> Metric<'a> {
         sum(self.added).saturating_sub(self.subtracted.map_or(0, sum))
     }
 
+    /// When what is counted now leaves the window, within `(after, upto]`, in order.
+    fn leaving(&self, profile: &Profile, after: Timestamp, upto: Timestamp) -> Vec<Timestamp> {
+        let (Some(window_ms), Some(series)) = (self.window_ms, self.added.series(profile)) else { return vec![] };
+        let points = series.window(after.plus_ms(-window_ms), upto.plus_ms(-window_ms));
+        let mut instants: Vec<Timestamp> = points.iter().map(|point| point.at.plus_ms(window_ms)).collect();
+        instants.dedup();
+        instants
+    }
+
     /// Instants of what lowers the metric now and lifts it as it leaves the window, in order.
     fn lowering(&self, profile: &Profile) -> Vec<Timestamp> {
         let negative = self.added.series(profile).into_iter().flat_map(|series| &series.points).filter(|p| p.value < 0 && !self.counts);
@@ -484,6 +492,18 @@ mod tests {
     }
 
     #[test]
+    fn who_falls_short_after_the_notice_is_told_as_it_happens_and_at_the_review_at_the_latest() {
+        // leaves 20 June: a fortnight after the notice for the review of 1 July; on 1 July itself; a day later, in time for the next
+        let table = [("2025-12-22", "2026-06-20"), ("2026-01-02", "2026-07-01"), ("2026-01-03", "2026-09-01")];
+        for (ordered, told) in table {
+            let mut person = Person::new();
+            person.hear(&order("1", 300.0, at(&format!("{ordered}T00:00:00Z"))));
+            person.book(at("2026-09-15T00:00:00Z"));
+            assert_eq!(person.said()[1], format!("{told} at risk by 25000"), "{ordered}");
+        }
+    }
+
+    #[test]
     fn a_refund_that_leaves_the_window_lifts_at_that_very_instant() {
         let mut person = Person::new();
         person.hear(&refund("0", 100.0, day(0)));
@@ -505,7 +525,7 @@ mod tests {
         person.book(at("2026-04-30T00:00:00Z"));
         assert_eq!(person.effective(at("2026-04-30T00:00:00Z")), "gold");
         person.book(at("2026-08-01T00:00:00Z"));
-        assert_eq!(person.said()[1..], ["2026-06-01 at risk by 100000", "2026-07-31 down silver"]);
+        assert_eq!(person.said()[1..], ["2026-06-01 at risk by 99000", "2026-07-31 down silver"]);
         let unknown = TierAction::To { tier: "tin".into(), protect: Span::ZERO };
         assert!(act(&mut person.profile, person.shop.names(), &unknown, day(1), &"rule".into(), &mut person.booked).is_err());
     }
