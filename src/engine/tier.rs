@@ -8,11 +8,12 @@
 
 use serde_json::json;
 
+use super::features::{self, Source};
 use super::points::Booked;
 use super::profile::{Name, Overlay, Profile, Series};
-use super::rule::expr::{Names, ValueType};
-use super::rule::{AggregateFunction, FeatureKind, ReviewRhythm, TierAction, TierLevel, Tiers};
-use super::time::{DAY_MS, Span, Timestamp, Zone};
+use super::rule::expr::Names;
+use super::rule::{AggregateFunction, ReviewRhythm, TierAction, TierLevel, Tiers};
+use super::time::{Span, Timestamp, Zone};
 
 /// Raises the base tier if the metric has reached a higher level at `at`; somebody the program never saw begins at the lowest.
 pub fn qualify(profile: &mut Profile, names: Names<'_>, at: Timestamp, booked: &mut Booked) {
@@ -61,6 +62,14 @@ pub fn effective(profile: &Profile, names: Names<'_>, now: Timestamp) -> (Option
         (true, true) => (base, overlay.from),
         (true, false) => (Some(overlay.tier.clone()), overlay.until),
     }
+}
+
+/// What the metric lacks to keep the base tier, and until when that stands while no fact arrives; 0 if nothing.
+pub fn keep_gap(profile: &Profile, names: Names<'_>, now: Timestamp) -> (i64, Timestamp) {
+    let Some(tiers) = tiers(names) else { return (0, Timestamp::FOREVER) };
+    let kept_from = tiers.levels.get(base_rank(profile, tiers)).map_or(0, |level| level.from);
+    let (metric, until) = features::metric(profile, names, &tiers.metric, now);
+    (kept_from.saturating_sub(metric).max(0), until)
 }
 
 /// A rule's `tier`: to a level, or an overlay. Says what it did, or why it could not.
@@ -148,21 +157,17 @@ fn is_empty(metric: &Name) -> bool {
 /// only ever lowers it as it leaves. Looked for from the last fact and the last move on: before, it has been asked.
 fn next_rise(profile: &Profile, names: Names<'_>, tiers: &Tiers) -> Option<Timestamp> {
     let base = base_rank(profile, tiers);
-    let source = Metric::of(names, &tiers.metric)?;
-    let window_ms = source.window_ms?;
     if base + 1 >= tiers.levels.len() {
         return None;
     }
     let from = last_fact(profile, names, tiers).max(profile.tier.since);
-    let leave = source.lowering(profile).into_iter().map(|at| at.plus_ms(window_ms)).filter(|at| Some(*at) > from);
-    leave.into_iter().find(|at| tiers.rank(&earned(profile, names, tiers, *at).id) > base)
+    let lifting = Counted::of(names, tiers)?.lifting(profile, from);
+    lifting.into_iter().find(|at| tiers.rank(&earned(profile, names, tiers, *at).id) > base)
 }
 
 /// The latest instant at which a fact moved the metric.
 fn last_fact(profile: &Profile, names: Names<'_>, tiers: &Tiers) -> Option<Timestamp> {
-    let source = Metric::of(names, &tiers.metric)?;
-    let series = source.added.series(profile).into_iter().chain(source.subtracted.and_then(|part| part.series(profile)));
-    series.filter_map(|series| series.last_at).max()
+    Counted::of(names, tiers)?.series(profile).filter_map(|series| series.last_at).max()
 }
 
 /// When `tier_at_risk` is to be said: `notice` before the review if the metric will not do by then, or as soon as it falls short after
@@ -176,20 +181,14 @@ fn at_risk_at(profile: &Profile, names: Names<'_>, tiers: &Tiers) -> Option<Time
     }
     let notice_at = tiers.downgrade.notice.negated().after(review_at, &names.policy.zone_of(profile));
     let start = Some(notice_at).max(last_fact(profile, names, tiers)).max(profile.tier.since)?;
-    let leaving = Metric::of(names, &tiers.metric).map(|metric| metric.leaving(profile, start, review_at)).unwrap_or_default();
-    std::iter::once(start).chain(leaving).find(|at| *at <= review_at && keep_gap(profile, names, tiers, *at) > 0)
-}
-
-/// What the metric lacks at `at` to keep the base tier.
-fn keep_gap(profile: &Profile, names: Names<'_>, tiers: &Tiers, at: Timestamp) -> i64 {
-    let kept_from = tiers.levels.get(base_rank(profile, tiers)).map_or(0, |level| level.from);
-    (kept_from - metric(profile, names, tiers, at)).max(0)
+    let leaving = Counted::of(names, tiers).map(|counted| counted.leaving(profile, start, review_at)).unwrap_or_default();
+    std::iter::once(start).chain(leaving).find(|at| *at <= review_at && keep_gap(profile, names, *at).0 > 0)
 }
 
 // --------------------------------------------------------------------------------------------------------------- what happens
 
 fn say_at_risk(profile: &mut Profile, names: Names<'_>, tiers: &Tiers, at: Timestamp, booked: &mut Booked) {
-    let gap = keep_gap(profile, names, tiers, at);
+    let gap = keep_gap(profile, names, at).0;
     profile.tier.at_risk_said = profile.tier.review_at;
     let level = tiers.levels.get(base_rank(profile, tiers));
     let review_at = profile.tier.review_at.map(|at| at.to_string());
@@ -283,27 +282,25 @@ fn earned<'a>(profile: &Profile, names: Names<'_>, tiers: &'a Tiers, at: Timesta
 
 /// The qualifying metric as it stands at `at` if nothing more happens, in minor units or as a count.
 fn metric(profile: &Profile, names: Names<'_>, tiers: &Tiers, at: Timestamp) -> i64 {
-    Metric::of(names, &tiers.metric).map_or(0, |metric| metric.value(profile, at))
+    features::metric(profile, names, &tiers.metric, at).0
 }
 
-/// How a metric comes about: what is added up in a window, less what is subtracted.
-struct Metric<'a> {
-    added: Part<'a>,
-    subtracted: Option<Part<'a>>,
-    counts: bool,
+/// What the metric counts: what is added up in a window, less what is subtracted. Only its instants matter here.
+struct Counted {
+    added: Part,
+    subtracted: Option<Part>,
     /// None: a lifetime.
     window_ms: Option<i64>,
 }
 
-#[derive(Clone, Copy)]
-enum Part<'a> {
+enum Part {
     Orders,
     Refunds,
-    Feature(&'a Name),
+    Feature(Name),
 }
 
-impl<'a> Part<'a> {
-    fn series(self, profile: &Profile) -> Option<&Series> {
+impl Part {
+    fn series<'p>(&self, profile: &'p Profile) -> Option<&'p Series> {
         match self {
             Part::Orders => Some(&profile.orders),
             Part::Refunds => Some(&profile.refunds),
@@ -312,44 +309,22 @@ impl<'a> Part<'a> {
     }
 }
 
-impl<'a> Metric<'a> {
-    /// `spend_180d`, `orders_lifetime`, or a declared count or sum.
-    fn of(names: Names<'a>, name: &str) -> Option<Self> {
-        let window = |text: &str| match text {
-            "lifetime" => Some(None),
-            text => text.strip_suffix('d').and_then(|days| days.parse::<i64>().ok()).map(|days| Some(days * DAY_MS)),
-        };
-        if let Some(window_ms) = name.strip_prefix("spend_").and_then(window) {
-            return Some(Metric { added: Part::Orders, subtracted: Some(Part::Refunds), counts: false, window_ms });
-        }
-        if let Some(window_ms) = name.strip_prefix("orders_").and_then(window) {
-            return Some(Metric { added: Part::Orders, subtracted: None, counts: true, window_ms });
-        }
-        let feature = names.dictionary.features.iter().find(|feature| &*feature.name == name)?;
-        match &feature.kind {
-            FeatureKind::Aggregate(aggregate) if aggregate.value_type != ValueType::Float => Some(Metric {
-                added: Part::Feature(&feature.name),
-                subtracted: None,
-                // the points of a count say themselves how many events they stand for
-                counts: false,
-                window_ms: aggregate.window_ms,
-            })
-            .filter(|_| matches!(aggregate.function, AggregateFunction::Count | AggregateFunction::Sum)),
+impl Counted {
+    /// None for a metric that is no count and no sum: it moves with facts alone.
+    fn of(names: Names<'_>, tiers: &Tiers) -> Option<Self> {
+        match features::metric_source(names, &tiers.metric)? {
+            Source::Spend(window_ms) => Some(Counted { added: Part::Orders, subtracted: Some(Part::Refunds), window_ms }),
+            Source::Orders(window_ms) => Some(Counted { added: Part::Orders, subtracted: None, window_ms }),
+            Source::Feature(slot) if matches!(slot.function, AggregateFunction::Count | AggregateFunction::Sum) => {
+                Some(Counted { added: Part::Feature(slot.name.clone()), subtracted: None, window_ms: slot.window_ms })
+            }
             _ => None,
         }
     }
 
-    fn value(&self, profile: &Profile, at: Timestamp) -> i64 {
-        let sum = |part: Part<'_>| {
-            let Some(series) = part.series(profile) else { return 0 };
-            let points = match self.window_ms {
-                Some(window_ms) => series.window(at.plus_ms(-window_ms), at),
-                None => series.window(Timestamp::DISTANT_PAST, at),
-            };
-            let before = if self.window_ms.is_none() { (series.before_count as i64, series.before_sum) } else { (0, 0) };
-            if self.counts { before.0 + points.len() as i64 } else { points.iter().fold(before.1, |sum, p| sum.saturating_add(p.value)) }
-        };
-        sum(self.added).saturating_sub(self.subtracted.map_or(0, sum))
+    fn series<'p>(&self, profile: &'p Profile) -> impl Iterator<Item = &'p Series> {
+        let subtracted = self.subtracted.as_ref().and_then(|part| part.series(profile));
+        self.added.series(profile).into_iter().chain(subtracted)
     }
 
     /// When what is counted now leaves the window, within `(after, upto]`, in order.
@@ -361,11 +336,13 @@ impl<'a> Metric<'a> {
         instants
     }
 
-    /// Instants of what lowers the metric now and lifts it as it leaves the window, in order.
-    fn lowering(&self, profile: &Profile) -> Vec<Timestamp> {
-        let negative = self.added.series(profile).into_iter().flat_map(|series| &series.points).filter(|p| p.value < 0 && !self.counts);
-        let subtracted = self.subtracted.and_then(|part| part.series(profile)).into_iter().flat_map(|series| &series.points);
-        let mut instants: Vec<Timestamp> = negative.chain(subtracted).map(|point| point.at).collect();
+    /// When what lowers the metric leaves the window and lifts it, after `after`, in order.
+    fn lifting(&self, profile: &Profile, after: Option<Timestamp>) -> Vec<Timestamp> {
+        let Some(window_ms) = self.window_ms else { return vec![] };
+        let negative = self.added.series(profile).into_iter().flat_map(|series| &series.points).filter(|point| point.value < 0);
+        let subtracted = self.subtracted.as_ref().and_then(|part| part.series(profile)).into_iter().flat_map(|series| &series.points);
+        let leave = negative.chain(subtracted).map(|point| point.at.plus_ms(window_ms));
+        let mut instants: Vec<Timestamp> = leave.filter(|at| Some(*at) > after).collect();
         instants.sort_unstable();
         instants.dedup();
         instants
@@ -560,8 +537,8 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_counts_orders_or_is_a_feature_of_the_shop() {
-        let table = [("orders_180d", 2), ("orders_lifetime", 3), ("spend_lifetime", 150), ("nonsense_7d", 0)];
+    fn a_metric_is_a_count_or_money_by_its_name() {
+        let table = [("orders_90d", 2), ("orders_lifetime", 3), ("spend_lifetime", 150), ("nonsense_7d", 0)];
         for (metric_name, expected) in table {
             let mut person = Person::with(|tiers| tiers.metric = metric_name.into());
             [(0, 0.5), (200, 0.5), (201, 0.5)].iter().for_each(|(days, total)| person.hear(&order("1", *total, day(*days))));

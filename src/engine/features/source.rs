@@ -49,7 +49,7 @@ pub enum Source {
     PointsExpiring(i64),
     /// What the metric lacks to the next level.
     TierGap(Box<Source>),
-    /// What must still come to keep the base tier at its review.
+    /// What the metric lacks to keep the base tier.
     TierKeepGap,
     Entitled(Name),
     CouponsOpen,
@@ -150,7 +150,7 @@ impl Source {
                 let (value, until) = metric.reading(question)?;
                 Ok((target.saturating_sub(value).max(0), until))
             }
-            Source::TierKeepGap => Ok((tier::keep_gap(profile, question.names), Timestamp::FOREVER)),
+            Source::TierKeepGap => Ok(tier::keep_gap(profile, question.names, now)),
             Source::Entitled(key) => {
                 let (value, until) = benefit::entitled(profile, question.names, key, now);
                 Ok((i64::from(value != 0), until))
