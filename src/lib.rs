@@ -12,7 +12,7 @@
 //! | pure | [`message`] | template + profile + locale -> content |
 //! | pure | `simulate` | a timeline through the same front door: rule tests, `explain`, `simulate` |
 //! | ports | [`store`], [`channel`] | tables; the ways out |
-//! | ports | `rulebook`, `clock`, `settings`, `telemetry` | rule files on disk; the only clock; the system administrator's file; logs |
+//! | ports | [`rulebook`], `clock`, `settings`, `telemetry` | rule files on disk; the only clock; the system administrator's file; logs |
 //! | services | `ingest`, `evaluate`, `dispatch` | events in; claim, decide, commit; claim, gates, intent, send, result |
 //! | shell | [`cli`] | one file per command; `main` only calls it |
 //!
@@ -28,6 +28,7 @@ pub mod clock;
 pub mod engine;
 pub mod ingest;
 pub mod message;
+pub mod rulebook;
 pub mod settings;
 pub mod store;
 pub mod telemetry;

@@ -1,6 +1,8 @@
 //! The command line: one file per command, dispatched here. What a command does lives in the layers below; a command reads its
 //! arguments, calls them, prints, and says how it ended.
 
+mod check;
+
 use std::process;
 
 use clap::{Parser, Subcommand};
@@ -15,7 +17,9 @@ pub struct Cli {
 
 /// What can be asked of Rekindle. The first line of each help says the task in the operator's words.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    Check(check::Args),
+}
 
 /// How a command ended, for scripts: 0 fine, 1 a finding (a failed check or test), 2 could not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,5 +62,7 @@ pub async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    match cli.command {}
+    match cli.command {
+        Command::Check(args) => check::run(args).await,
+    }
 }

@@ -277,6 +277,12 @@ pub fn zones_of_country(country: &str) -> impl Iterator<Item = &'static str> {
     line.and_then(|line| line.split('\t').nth(1)).unwrap_or_default().split_whitespace()
 }
 
+/// All zones that belong to a country, and `UTC`: for suggestions.
+pub fn zone_names() -> impl Iterator<Item = &'static str> {
+    let lines = include_str!("countries.tsv").lines().filter(|line| !line.starts_with('#'));
+    lines.flat_map(|line| line.split('\t').nth(1).unwrap_or_default().split_whitespace()).chain(["UTC"])
+}
+
 /// The most important zone of a country.
 pub fn zone_of_country(country: &str) -> Option<Zone> {
     zones_of_country(country).next().and_then(Zone::named)

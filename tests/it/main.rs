@@ -3,5 +3,6 @@
 mod cli;
 mod messages;
 mod pack;
+mod rules;
 mod store;
 mod tidy;

@@ -16,7 +16,7 @@ use self::expr::{Condition, Expr, ValueType};
 use super::action::Channel;
 use super::money::{Currency, Money};
 use super::profile::{Category, Name, Profile};
-use super::time::{Span, Timestamp, Zone};
+use super::time::{DAY_MS, HOUR_MS, Span, Timestamp, Zone};
 
 /// All rules with what they refer to, compiled and checked as one: swapped as one.
 #[derive(Debug)]
@@ -95,6 +95,16 @@ pub struct FeatureType {
     pub kind: FeatureKind,
     pub doc: Option<String>,
     pub declared_at: Place,
+}
+
+impl FeatureType {
+    /// The type of its value.
+    pub fn value_type(&self) -> &ValueType {
+        match &self.kind {
+            FeatureKind::Expr(expr) => expr.value_type(),
+            FeatureKind::Aggregate(aggregate) => &aggregate.value_type,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -573,6 +583,13 @@ pub struct Inhibit {
     pub why: String,
 }
 
+impl Default for SourcePolicy {
+    /// Below a fifth of the baseline for six hours, where the baseline is twenty events; absence and penalties are held.
+    fn default() -> Self {
+        SourcePolicy { below_percent: 20, for_ms: 6 * HOUR_MS, min_baseline: 20, holds_absence: true, holds_penalty: true }
+    }
+}
+
 /// When the activity source counts as quiet against its own baseline.
 #[derive(Debug, Clone, Copy)]
 pub struct SourcePolicy {
@@ -594,7 +611,40 @@ pub struct Calendar {
 #[derive(Debug, Clone)]
 pub struct ChannelPolicy {
     pub provider: Name,
-    pub cost: Option<Money>,
+    /// What a message costs, in millionths of the currency's unit: most cost less than a cent.
+    pub cost_micros: Option<(i64, Currency)>,
+}
+
+impl Default for Policy {
+    /// What holds where no file says otherwise. Nobody has said then what must be on record before a marketing message, so a rule
+    /// that sends one is refused (RK0401).
+    fn default() -> Self {
+        let max_late = [
+            (Category::Marketing, MaxLate::Span(Span::hours(24))),
+            (Category::Service, MaxLate::Span(Span::hours(72))),
+            (Category::Transactional, MaxLate::Span(Span::days(4))),
+        ];
+        Policy {
+            zone: ZonePolicy { user_attribute: None, by_country: true, last: Zone::UTC },
+            lateness_start_ms: 72 * HOUR_MS,
+            lateness_correct_ms: 7 * DAY_MS,
+            week_start: Weekday::Monday,
+            consent: BTreeMap::new(),
+            default_category: Category::Marketing,
+            max_late: BTreeMap::from(max_late),
+            holdout: None,
+            default_priority: 50,
+            one_marketing_send_ms: None,
+            caps: Vec::new(),
+            quiet_hours: Vec::new(),
+            on_block: OnBlock::default(),
+            inhibit: Vec::new(),
+            sources: Some(SourcePolicy::default()),
+            calendars: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            notify: BTreeMap::new(),
+        }
+    }
 }
 
 impl Policy {

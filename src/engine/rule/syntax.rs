@@ -18,6 +18,8 @@ pub const MAX_BYTES: usize = 1 << 20;
 pub const MAX_DEPTH: usize = 64;
 /// After so many findings in one file it is read no further.
 const MAX_FINDINGS: usize = 100;
+/// A file with so many aliases is built on them: it is read no further.
+const MAX_ALIASES: usize = 5;
 
 /// A value in a file, with its place.
 #[derive(Debug, Clone)]
@@ -169,7 +171,7 @@ pub fn parse(file: &Arc<str>, text: &str) -> (Option<Node>, Vec<Diagnostic>) {
         return (None, tabs);
     }
     let chars: Vec<char> = text.chars().collect();
-    let mut builder = Builder { file, chars: &chars, findings: Vec::new(), open: Vec::new(), root: None, documents: 0 };
+    let mut builder = Builder { file, chars: &chars, findings: Vec::new(), open: Vec::new(), root: None, documents: 0, aliases: 0 };
     for event in Parser::new_from_str(text) {
         let proceed = match event {
             Ok((event, span)) => builder.event(event, span),
@@ -232,6 +234,7 @@ struct Builder<'t> {
     open: Vec<Open>,
     root: Option<Node>,
     documents: usize,
+    aliases: usize,
 }
 
 impl Builder<'_> {
@@ -258,6 +261,7 @@ impl Builder<'_> {
             Event::Alias(_) => {
                 self.refuse_alias(place.clone());
                 self.close(Node { place, kind: Kind::Refused });
+                return self.aliases < MAX_ALIASES;
             }
             Event::SequenceStart(anchor, tag) => {
                 let refused = self.refuse_decoration(&place, anchor, tag.as_deref());
@@ -299,7 +303,7 @@ impl Builder<'_> {
             if refused {
                 return;
             }
-            if self.accept_key(&scalar, is_plain, &place)
+            if let Some(scalar) = self.accepted_key(scalar, &place)
                 && let Some(Open::Mapping { key, .. }) = self.open.last_mut()
             {
                 *key = Some(Key::Good(scalar, place));
@@ -310,38 +314,34 @@ impl Builder<'_> {
         self.close(Node { place, kind: if refused { Kind::Refused } else { Kind::Scalar(scalar) } });
     }
 
-    /// Whether a key may stand: no merge key, no `on`, not there already.
-    fn accept_key(&mut self, scalar: &Scalar, is_plain: bool, place: &Place) -> bool {
-        if is_plain && &*scalar.text == "<<" {
+    /// The key, if it may stand: no merge key, no bare `yes`, not there already. `on` is read on as what it means.
+    fn accepted_key(&mut self, mut scalar: Scalar, place: &Place) -> Option<Scalar> {
+        if scalar.is_plain && &*scalar.text == "<<" {
             let message = "merge keys are not used in rule files: they hide what a rule does";
-            self.findings.push(
-                Diagnostic::error("RK0104", place.clone(), message)
-                    .len(2)
-                    .help("write the keys out; what is used often belongs into a segment or feature"),
-            );
-            return false;
+            let help = "write the keys out; what is used often belongs into a segment or feature";
+            self.findings.push(Diagnostic::error("RK0104", place.clone(), message).len(2).help(help));
+            return None;
         }
-        if is_plain && self.refuse_yes_and_no(&scalar.text, place, true) {
-            return false;
-        }
-        let Some(Open::Mapping { seen, .. }) = self.open.last_mut() else { return false };
-        match seen.get(&scalar.text) {
-            Some(first) => {
-                let message = format!("`{}` stands twice in this mapping; first in line {first}", scalar.text);
-                let width = scalar.text.chars().count();
-                self.findings.push(Diagnostic::error("RK0107", place.clone(), message).len(width).help("keep one of the two"));
-                false
+        if scalar.is_plain && self.refuse_yes_and_no(&scalar.text, place, true) {
+            if !scalar.text.eq_ignore_ascii_case("on") {
+                return None;
             }
-            None => {
-                seen.insert(scalar.text.clone(), place.line);
-                true
-            }
+            scalar.text = Arc::from("event");
         }
+        let Some(Open::Mapping { seen, .. }) = self.open.last_mut() else { return None };
+        if let Some(first) = seen.get(&scalar.text) {
+            let message = format!("`{}` stands twice in this mapping; first in line {first}", scalar.text);
+            let width = scalar.text.chars().count();
+            self.findings.push(Diagnostic::error("RK0107", place.clone(), message).len(width).help("keep one of the two"));
+            return None;
+        }
+        seen.insert(scalar.text.clone(), place.line);
+        Some(scalar)
     }
 
     /// Puts a finished node where it belongs.
     fn close(&mut self, node: Node) {
-        let complex_key = match self.open.last_mut() {
+        let mut complex_key = match self.open.last_mut() {
             None => {
                 self.root = Some(node);
                 return;
@@ -363,8 +363,9 @@ impl Builder<'_> {
                 }
             },
         };
-        let template = self.text_at(&complex_key, 2) == "{ " || self.before(&complex_key) == Some('{');
-        let (message, help) = if template {
+        let is_liquid = self.before(&complex_key) == Some('{');
+        let (message, help) = if is_liquid {
+            complex_key.column -= 1;
             ("`{{` begins a mapping in YAML, so this would not be read as a text", "put the whole text in quotes: \"{{ ... }}\"")
         } else {
             ("a key must be a plain name", "if this is meant as a text, put it in quotes")
@@ -389,16 +390,7 @@ impl Builder<'_> {
 
     fn refuse_decoration(&mut self, place: &Place, anchor: usize, tag: Option<&Tag>) -> bool {
         if tag.is_some() {
-            let word: String = self.rest_of_line(place).chars().take_while(|c| !c.is_whitespace()).collect();
-            let whole = self.rest_of_line(place);
-            let message = format!("this `!` starts a YAML tag, so `{word}` would be dropped from the text");
-            let negated = whole.trim_start_matches('!').trim();
-            let help = if word.starts_with("!!") || negated.is_empty() {
-                "write the value without the tag".to_owned()
-            } else {
-                format!("put the whole in quotes: '{}', or turn it round with `unless`", whole.replace('\'', "''"))
-            };
-            self.findings.push(Diagnostic::error("RK0103", place.clone(), message).len(word.chars().count()).help(help));
+            self.refuse_tag(place);
             return true;
         }
         if anchor != 0 {
@@ -411,8 +403,21 @@ impl Builder<'_> {
         false
     }
 
+    fn refuse_tag(&mut self, place: &Place) {
+        let whole = self.rest_of_line(place);
+        let word: String = whole.chars().take_while(|c| !c.is_whitespace()).collect();
+        let message = format!("this `!` starts a YAML tag, so `{word}` would be dropped from the text");
+        let help = if word.starts_with("!!") || whole.trim_start_matches('!').trim().is_empty() {
+            "write the value without the tag".to_owned()
+        } else {
+            format!("put the whole in quotes: '{}', or turn it round with `unless`", whole.replace('\'', "''"))
+        };
+        self.findings.push(Diagnostic::error("RK0103", place.clone(), message).len(word.chars().count()).help(help));
+    }
+
     fn refuse_alias(&mut self, place: Place) {
-        let word: String = self.rest_of_line(&place).chars().take_while(|c| !c.is_whitespace()).collect();
+        self.aliases += 1;
+        let word: String = self.rest_of_line(&place).chars().take_while(|c| !c.is_whitespace() && !",]}".contains(*c)).collect();
         let message = format!("`{word}` is a YAML alias; rule files have none: they hide what a rule does");
         let help = "write it out; if a text begins with `*`, put it in quotes";
         self.findings.push(Diagnostic::error("RK0104", place, message).len(word.chars().count()).help(help));
@@ -428,11 +433,8 @@ impl Builder<'_> {
             (true, "on") => "the key is `event`".to_owned(),
             (true, _) => format!("put it in quotes if it is meant as a name: \"{text}\""),
             (false, "yes" | "on") => format!("write `true`, or \"{text}\" in quotes if it is meant as a text"),
-            (false, _) => {
-                format!("write `false`, or \"{text}\" in quotes if it is meant as a text (Norway is \"{}\")", lower.to_uppercase())
-            }
+            (false, _) => format!("write `false`, or \"{text}\" in quotes if it is meant as a text"),
         };
-        let help = if lower == "no" { help } else { help.replace(" (Norway is \"OFF\")", "") };
         self.findings.push(Diagnostic::error("RK0108", place.clone(), message).len(text.chars().count()).help(help));
         true
     }
@@ -451,6 +453,11 @@ impl Builder<'_> {
         }
         let line: String = self.line(place.line);
         let before: String = line.chars().take(mark.col()).collect();
+        if let Some(at) = [": !", "- !"].iter().find_map(|start| before.find(start)) {
+            let column = before.get(..at).map_or(0, |text| text.chars().count()) + 3;
+            let place = Place { column: number(column), ..place };
+            return self.refuse_tag(&place);
+        }
         let (place, message, help) = match info {
             _ if info.contains("mapping values are not allowed") && before.contains(": ") => (
                 place,
@@ -462,11 +469,23 @@ impl Builder<'_> {
                 "this key does not line up with the keys it belongs to".to_owned(),
                 "keys of one mapping begin in the same column".to_owned(),
             ),
+            _ if info.contains("invalid trailing content after") && before.ends_with('\'') => (
+                place,
+                "text goes on after the closing quote".to_owned(),
+                "within single quotes an apostrophe is written twice: 'it''s'".to_owned(),
+            ),
             _ if info.contains("invalid trailing content after") => (
                 place,
                 "text goes on after the closing quote".to_owned(),
                 "put the whole text in quotes of the other kind: 'tier == \"gold\"'".to_owned(),
             ),
+            _ if info.contains("unexpected character: `%") => {
+                let number: String = line.chars().skip(mark.col() + 1).take_while(char::is_ascii_digit).collect();
+                (place, "a value cannot begin with `%`".to_owned(), format!("the sign stands after the number: `{number}%`"))
+            }
+            _ if info.contains("illegal placement of ':'") => {
+                (place, "a `[` or `{` is opened above this and not closed".to_owned(), "close it where the list or mapping ends".to_owned())
+            }
             _ if info.contains("unexpected character") => (
                 place,
                 format!("a text cannot begin with {}", info.rsplit(' ').next().unwrap_or_default().replace('\'', "`")),
@@ -513,10 +532,6 @@ impl Builder<'_> {
     fn rest_of_line(&self, place: &Place) -> String {
         let rest: String = self.line(place.line).chars().skip(place.column.max(1) as usize - 1).collect();
         rest.split(" #").next().unwrap_or_default().trim_end().to_owned()
-    }
-
-    fn text_at(&self, place: &Place, chars: usize) -> String {
-        self.rest_of_line(place).chars().take(chars).collect()
     }
 
     fn before(&self, place: &Place) -> Option<char> {
@@ -685,7 +700,8 @@ mod tests {
             ("a: b: c\n", "RK0100", 1, 5),
             ("a: \"gold\" == tier\n", "RK0100", 1, 11),
             ("a: 'x\nb: 2\n", "RK0100", 1, 4),
-            ("a: {{ user.id }}\n", "RK0100", 1, 5),
+            ("a: {{ user.id }}\n", "RK0100", 1, 4),
+            ("a: !(x > 0)\n", "RK0103", 1, 4),
             ("a: 1\nfoo\n", "RK0100", 2, 1),
             ("a: @x\n", "RK0100", 1, 4),
         ] {
@@ -704,7 +720,7 @@ mod tests {
             bomb.push_str(&format!("{this}: &{this} [*{last}, *{last}, *{last}, *{last}, *{last}, *{last}, *{last}, *{last}]\n"));
         }
         let (_, findings) = tree(&bomb);
-        assert!(findings.iter().all(|d| d.code == "RK0104") && findings.len() == MAX_FINDINGS);
+        assert!(findings.iter().all(|d| d.code == "RK0104") && findings.len() < 2 * MAX_ALIASES);
         assert_eq!(tree(&"x".repeat(MAX_BYTES + 1)).1.first().map(|d| d.code), Some("RK0100"));
     }
 

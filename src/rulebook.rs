@@ -1,0 +1,236 @@
+//! The rules directory: YAML files, templates, and what came of them. Reading is all that happens here; what the texts mean is the
+//! engine's business. A set is whole or it is none.
+//!
+//! `*.yaml` and `*.yml` files anywhere below the directory are rule files (`*.test.yaml` hold tests), `templates/NAME/...` are
+//! templates; everything else is left alone, as are names that begin with a dot.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::engine::features;
+use crate::engine::profile::Name;
+use crate::engine::rule::check::{self, Loaded};
+use crate::engine::rule::diagnostic::{Diagnostic, SourceFile};
+use crate::engine::rule::expr::ValueType;
+use crate::engine::rule::syntax::{self, Node};
+use crate::engine::rule::{Dictionary, Place, RuleSet, TemplateCatalog};
+use crate::message::{TemplateFault, Templates};
+
+/// The directory of templates within a rules directory.
+const TEMPLATES: &str = "templates/";
+/// Directories are followed that deep: a link to its own parent ends here.
+const MAX_DEPTH: usize = 16;
+/// More files than that are no rules directory.
+const MAX_FILES: usize = 10_000;
+
+/// A rules directory as it was read.
+#[derive(Debug)]
+pub struct Rulebook {
+    sources: Vec<SourceFile>,
+    templates: Arc<Templates>,
+    catalog: TemplateCatalog,
+    set: Option<Arc<RuleSet>>,
+    diagnostics: Vec<Diagnostic>,
+    tests: Vec<Node>,
+    root: String,
+}
+
+/// Why a directory could not be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum RulebookError {
+    #[error("cannot read `{}`: {error}", path.display())]
+    Unreadable { path: PathBuf, error: io::Error },
+    #[error("`{}` has no rule files; a rules directory holds `*.yaml`, and its templates in `templates/`", .0.display())]
+    Empty(PathBuf),
+    #[error("`{}` has more than {MAX_FILES} files; is it a rules directory?", .0.display())]
+    TooMany(PathBuf),
+}
+
+impl Rulebook {
+    /// Reads a rules directory. What is wrong with single files is among the diagnostics.
+    ///
+    /// # Errors
+    /// The directory or a file in it cannot be read, or it holds no rule file.
+    pub fn open(dir: &Path) -> Result<Rulebook, RulebookError> {
+        let mut paths = Vec::new();
+        collect(dir, Path::new(""), 0, &mut paths)?;
+        if paths.len() > MAX_FILES {
+            return Err(RulebookError::TooMany(dir.to_owned()));
+        }
+        paths.sort();
+        let mut sources = Vec::new();
+        let mut unread = Vec::new();
+        for (relative, path) in paths {
+            match read(&relative, &path)? {
+                Ok(source) => sources.push(source),
+                Err(finding) => unread.push(finding),
+            }
+        }
+        if !sources.iter().any(is_rule_file) && unread.is_empty() {
+            return Err(RulebookError::Empty(dir.to_owned()));
+        }
+        let mut book = Rulebook::of(sources);
+        book.root = dir.display().to_string();
+        if !unread.is_empty() {
+            book.set = None;
+            book.diagnostics.extend(unread);
+            book.diagnostics.sort_by(|a, b| a.order_key().cmp(&b.order_key()));
+        }
+        Ok(book)
+    }
+
+    /// A rulebook of texts that are at hand: a stored set, a test's.
+    pub fn of(sources: Vec<SourceFile>) -> Rulebook {
+        let template_files: Vec<(String, String)> =
+            sources.iter().filter(|s| is_template(s)).map(|s| (s.path.to_string(), s.text.to_string())).collect();
+        let (templates, faults) = Templates::parse(&template_files);
+        let catalog = templates.catalog();
+        let rule_files: Vec<SourceFile> = sources.iter().filter(|source| is_rule_file(source)).cloned().collect();
+        let Loaded { set, mut diagnostics, tests } = check::load(&rule_files, &catalog);
+        diagnostics.extend(faults.into_iter().map(told));
+        if let Some(set) = &set {
+            diagnostics.extend(template_faults(&templates, set).into_iter().map(told));
+        }
+        diagnostics.sort_by(|a, b| a.order_key().cmp(&b.order_key()));
+        let is_sound = !diagnostics.iter().any(Diagnostic::is_error);
+        let set = set.filter(|_| is_sound).map(Arc::new);
+        let tests = tests.into_iter().map(|(_, node)| node).collect();
+        Rulebook { sources, templates: Arc::new(templates), catalog, set, diagnostics, tests, root: String::new() }
+    }
+
+    /// The compiled rules; none if there is any error.
+    pub fn set(&self) -> Option<Arc<RuleSet>> {
+        self.set.clone()
+    }
+
+    /// The rules compiled once more, for whoever wants to change the set; none if there is any error.
+    pub fn compile(&self) -> Option<RuleSet> {
+        self.set.as_ref()?;
+        let rule_files: Vec<SourceFile> = self.sources.iter().filter(|source| is_rule_file(source)).cloned().collect();
+        check::load(&rule_files, &self.catalog).set
+    }
+
+    pub fn templates(&self) -> Arc<Templates> {
+        self.templates.clone()
+    }
+
+    /// All files, sorted by path: what is stored under the set's version.
+    pub fn sources(&self) -> &[SourceFile] {
+        &self.sources
+    }
+
+    /// Everything found, errors and warnings, by place.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    pub fn errors(&self) -> Vec<Diagnostic> {
+        self.diagnostics.iter().filter(|finding| finding.is_error()).cloned().collect()
+    }
+
+    /// The lists under `tests`.
+    pub fn tests(&self) -> &[Node] {
+        &self.tests
+    }
+
+    /// The errors as text, with the lines they are about.
+    pub fn render_errors(&self) -> String {
+        let mut text = String::new();
+        for finding in self.diagnostics.iter().filter(|finding| finding.is_error()) {
+            let rendered = finding.render(&self.sources, &self.root);
+            writeln!(text, "{rendered}\n").expect("a string takes everything");
+        }
+        text
+    }
+
+    /// How many rules and templates were read.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.set.as_ref().map_or(0, |set| set.rules.len()), self.catalog.len())
+    }
+}
+
+fn is_template(source: &SourceFile) -> bool {
+    source.path.starts_with(TEMPLATES)
+}
+
+fn is_rule_file(source: &SourceFile) -> bool {
+    !is_template(source) && is_yaml(&source.path)
+}
+
+fn is_yaml(path: &str) -> bool {
+    path.ends_with(".yaml") || path.ends_with(".yml")
+}
+
+/// Relative path (with `/`) and path of every file of interest below a directory.
+fn collect(dir: &Path, relative: &Path, depth: usize, into: &mut Vec<(String, PathBuf)>) -> Result<(), RulebookError> {
+    let unreadable = |error| RulebookError::Unreadable { path: dir.join(relative), error };
+    for entry in fs::read_dir(dir.join(relative)).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with('.') || into.len() > MAX_FILES {
+            continue;
+        }
+        let below = relative.join(&name);
+        let path = dir.join(&below);
+        // links are followed: mounted configuration consists of them
+        let metadata = fs::metadata(&path).map_err(|error| RulebookError::Unreadable { path: path.clone(), error })?;
+        let text = below.to_string_lossy().replace('\\', "/");
+        if metadata.is_dir() && depth < MAX_DEPTH {
+            collect(dir, &below, depth + 1, into)?;
+        } else if metadata.is_file() && (text.starts_with(TEMPLATES) || is_yaml(&text)) {
+            into.push((text, path));
+        }
+    }
+    Ok(())
+}
+
+/// A file's text, or why it is none; too large a file is not read at all.
+fn read(relative: &str, path: &Path) -> Result<Result<SourceFile, Diagnostic>, RulebookError> {
+    let unreadable = |error| RulebookError::Unreadable { path: path.to_owned(), error };
+    let whole = || Place { file: Arc::from(relative), line: 0, column: 0 };
+    let bytes = fs::metadata(path).map_err(unreadable)?.len();
+    if bytes > syntax::MAX_BYTES as u64 {
+        return Ok(Err(syntax::too_large(whole(), bytes)));
+    }
+    let bytes = fs::read(path).map_err(unreadable)?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Ok(SourceFile { path: Arc::from(relative), text: Arc::from(text) })),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count();
+            let message = format!("the file is not UTF-8 text (line {line})");
+            Ok(Err(Diagnostic::error("RK0100", whole(), message).help("save it as UTF-8")))
+        }
+    }
+}
+
+fn told(fault: TemplateFault) -> Diagnostic {
+    let file = if fault.path.starts_with(TEMPLATES) { fault.path } else { format!("{TEMPLATES}{}", fault.path) };
+    let place = Place { file: Arc::from(file), line: fault.line, column: fault.column };
+    Diagnostic { help: fault.help, ..Diagnostic::error(fault.code, place, fault.message) }
+}
+
+/// What is wrong with templates in the light of the names that the rules declare.
+fn template_faults(templates: &Templates, set: &RuleSet) -> Vec<TemplateFault> {
+    let dictionary = &set.dictionary;
+    let declared: Vec<&Name> = declared_names(dictionary).collect();
+    let known: Vec<&str> = features::built_in_names().map(|name| -> &str { name }).chain(declared.iter().map(|name| &***name)).collect();
+    templates.check(&|name| type_of(dictionary, name), &known, dictionary.currency)
+}
+
+fn declared_names(dictionary: &Dictionary) -> impl Iterator<Item = &Name> {
+    let attributes = dictionary.attributes.iter().map(|attribute| &attribute.name);
+    let features = dictionary.features.iter().map(|feature| &feature.name);
+    attributes.chain(features).chain(dictionary.segments.iter().map(|segment| &segment.name))
+}
+
+/// The type of any name that stands for a value of a person.
+fn type_of(dictionary: &Dictionary, name: &str) -> Option<ValueType> {
+    let attribute = || dictionary.attributes.iter().find(|a| &*a.name == name).map(|a| a.value_type.clone());
+    let feature = || dictionary.features.iter().find(|f| &*f.name == name).map(|f| f.value_type().clone());
+    let segment = || dictionary.segments.iter().any(|s| &*s.name == name).then_some(ValueType::Bool);
+    features::built_in_type(name).or_else(attribute).or_else(feature).or_else(segment)
+}
