@@ -51,7 +51,8 @@ impl<'n> Texts<'n> {
         for node in nodes {
             node.normalise(&mut out);
         }
-        out + &self.linked(nodes)
+        out.push_str(&self.linked(nodes));
+        out
     }
 
     /// The declarations that conditions lead on to.
@@ -75,7 +76,7 @@ pub fn derive(rule: &mut Rule, written: &Written<'_>, texts: &Texts<'_>) {
     let trigger: Vec<&Node> = written.trigger.into_iter().chain(["where", "key"]).filter_map(|key| written.node.get(key)).collect();
     // a `when` that is only written otherwise is the same
     let closed = match &rule.trigger {
-        Trigger::When(condition) => condition.hash_text() + &texts.linked(&trigger),
+        Trigger::When(condition) => format!("{}{}", condition.hash_text(), texts.linked(&trigger)),
         Trigger::Event { .. } | Trigger::At(_) => texts.closed(&trigger),
     };
     let trigger_text = format!("{}\0{}\0{closed}", rule.id, written.trigger.unwrap_or_default());
