@@ -6,3 +6,4 @@ mod pack;
 mod rules;
 mod store;
 mod tidy;
+mod verdicts;
