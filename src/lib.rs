@@ -14,6 +14,8 @@
 //! | ports | [`store`], [`channel`] | tables; the ways out |
 //! | ports | [`rulebook`], `clock`, `settings`, `telemetry` | rule files on disk; the only clock; the system administrator's file; logs |
 //! | services | `ingest`, `evaluate`, `dispatch` | events in; claim, decide, commit; claim, gates, intent, send, result |
+//! | ports | `rulebook`, [`versions`], [`clock`], `settings`, `telemetry` | rule files on disk; the sets in use; the only clock; the system administrator's file; logs |
+//! | services | [`ingest`], [`evaluate`], [`dispatch`] | events in; claim, decide, commit; claim, gates, intent, send, result |
 //! | shell | [`cli`] | one file per command; `main` only calls it |
 //!
 //! An event and a timer differ only in why a profile is due: an event makes its profile due now, every decision says when the
@@ -25,10 +27,13 @@
 pub mod channel;
 pub mod cli;
 pub mod clock;
+pub mod dispatch;
 pub mod engine;
+pub mod evaluate;
 pub mod ingest;
 pub mod message;
 pub mod rulebook;
 pub mod settings;
 pub mod store;
 pub mod telemetry;
+pub mod versions;

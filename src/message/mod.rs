@@ -23,7 +23,11 @@ use self::template::{LIQUID, PartSource};
 pub use self::template::{Part, Template, TemplateFault, Templates, Variable};
 pub use self::values::Reader;
 use crate::engine::action::{Channel, Message};
-use crate::engine::profile::Name;
+use crate::engine::event::Value;
+use crate::engine::features;
+use crate::engine::profile::{Attribute, Name, Profile};
+use crate::engine::rule::expr::{Names, Subject};
+use crate::engine::time::Timestamp;
 
 /// What goes out: the parts that the channel carries, in one language.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -52,6 +56,26 @@ pub enum RenderError {
     TooLong { part: &'static str, max: usize },
     #[error("{part}: {because}")]
     Liquid { part: &'static str, because: String },
+}
+
+/// Writes a message for a person as they are at `now`: in their language and zone, with the values that rules see.
+pub fn render(
+    templates: &Templates,
+    names: Names<'_>,
+    profile: &Profile,
+    message: &Message,
+    now: Timestamp,
+) -> Result<Content, RenderError> {
+    let read = |name: &str| match name {
+        "id" => Ok(Some(Value::Text(profile.key.clone()))),
+        name => features::read(names, Subject { profile, now, event: None, run: None }, name).map(|(value, _)| value),
+    };
+    let locale = match &profile.locale {
+        Some(Attribute { value: Value::Text(locale), .. }) => locale,
+        _ => "",
+    };
+    let currency = names.program.map(|program| program.currency);
+    render_for(templates, &Reader { locale, zone: names.policy.zone_of(profile), currency, read: &read }, message)
 }
 
 /// Writes a message for the person behind `reader`.
@@ -184,10 +208,9 @@ mod tests {
 
     use super::*;
     use crate::engine::action::MessageId;
-    use crate::engine::event::Value;
     use crate::engine::profile::Category;
     use crate::engine::rule::expr::{EvalError, ValueType};
-    use crate::engine::time::{Timestamp, Zone};
+    use crate::engine::time::Zone;
 
     const HEAD: &str = "rekindle: 1\ntemplate: { purpose: marketing, variables: { scene: { type: string, optional: true } } }\n";
 
@@ -364,4 +387,66 @@ mod tests {
         assert_eq!((fault.code, fault.path.as_str(), fault.column), ("RK0701", "t/de/sms.liquid", 4));
         assert_eq!(fault.help.as_deref(), Some("did you mean `user.points`?"));
     }
+
+    proptest::proptest! {
+        /// Whatever an operator writes: a fault with a place or a template, never a panic; and what parses renders or says why not.
+        #[test]
+        fn no_source_makes_it_panic(pieces in proptest::collection::vec(proptest::sample::select(PIECES.to_vec()), 1..14)) {
+            let source = pieces.concat();
+            let (set, faults) = parse(&[("hello/template.yaml", HEAD), ("hello/en/subject.liquid", "s"), ("hello/en/text.liquid", &source)]);
+            let lines = source.lines().count() as u32 + 1;
+            proptest::prop_assert!(faults.iter().all(|fault| fault.line >= 1 && fault.line <= lines && fault.column >= 1), "{faults:?}");
+            if faults.is_empty() {
+                let data = json!({ "event": { "x": [1, "é", { "y": null }] }, "offer": {}, "data": { "scene": &source } });
+                let _ = render_for(&set, &reader("de"), &message(data));
+            }
+        }
+    }
+
+    const PIECES: [&str; 44] = [
+        "{{",
+        "}}",
+        "{%",
+        "%}",
+        "{{-",
+        "-}}",
+        "{%-",
+        "-%}",
+        " ",
+        "\n",
+        "é",
+        "'",
+        "\"",
+        "|",
+        ":",
+        ",",
+        ".",
+        "[",
+        "]",
+        "(1..3)",
+        "-",
+        "=",
+        "<",
+        "if ",
+        "endif",
+        "for i in ",
+        "endfor",
+        "raw",
+        "endraw",
+        "comment",
+        "endcomment",
+        "assign a = ",
+        "case ",
+        "when ",
+        "scene",
+        "event.x",
+        "user.first_name",
+        "i",
+        "9",
+        "99999999999999999999",
+        "default",
+        "date",
+        "append",
+        "[0]",
+    ];
 }

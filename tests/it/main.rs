@@ -4,6 +4,7 @@ mod cli;
 mod messages;
 mod pack;
 mod rules;
+mod services;
 mod store;
 mod tidy;
 mod verdicts;

@@ -7,7 +7,7 @@ use rekindle::channel::recording::{Form, Options, Recording, Shares};
 use rekindle::channel::{Channel, Outcome, Outgoing};
 use rekindle::engine::action::{Channel as Kind, MessageId, Outcome as Fact};
 use rekindle::engine::time::{DAY_MS, Timestamp};
-use rekindle::message::Content;
+use rekindle::message::{Content, Templates};
 
 fn at(text: &str) -> Timestamp {
     Timestamp::parse(text).expect("an instant")
@@ -45,6 +45,29 @@ fn outgoing(id: u128, kind: Kind, content: &Content) -> Outgoing<'_> {
         rule: "welcome",
         template: "welcome",
         content,
+    }
+}
+
+/// Every file of a folder, as (path below it, text).
+fn files_of(folder: &Path, below: &str, files: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let name = format!("{below}{}", entry.file_name().to_string_lossy());
+        match entry.path().is_dir() {
+            true => files_of(&entry.path(), &format!("{name}/"), files),
+            false => files.push((name, fs::read_to_string(entry.path()).expect("a text"))),
+        }
+    }
+}
+
+#[test]
+fn the_shipped_templates_have_no_faults_and_two_languages() {
+    let mut files = Vec::new();
+    files_of(Path::new("rules/templates"), "", &mut files);
+    let (templates, faults) = Templates::parse(&files);
+    assert!(faults.is_empty(), "{faults:#?}");
+    for (name, info) in templates.catalog() {
+        assert!(info.locales.len() >= 2, "{name} speaks {:?}", info.locales);
     }
 }
 

@@ -1,0 +1,526 @@
+//! Dispatch: claim queued messages, ask the gates once more on the fresh row, commit the send-intent, render, send, record.
+//!
+//! Two durable commits stand before a byte leaves: the decision (`evaluate`) and the send-intent here. What falls between intent and
+//! result is `unknown`, visibly, and is never sent a second time, except on a channel that deduplicates by the message's id.
+//!
+//! It decides nothing: whether a message may go is asked of `engine::gate`, what its next channel is, of the engine, which hears of
+//! every result as an event.
+
+pub mod retry;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::ops::AddAssign;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use self::retry::Attempted;
+use crate::channel::{Channel, Outcome as Answer, Outgoing, Receipt};
+use crate::clock::Clock;
+use crate::engine::action::{Channel as Kind, Entry, Message, MessageState, Outcome, What};
+use crate::engine::decide::{Context, ResultOf, World, result_event};
+use crate::engine::event::{Event, Value};
+use crate::engine::gate::{self, Intent};
+use crate::engine::profile::{Name, Profile};
+use crate::engine::run::hear_result;
+use crate::engine::time::{MINUTE_MS, Timestamp, Zone};
+use crate::message::{Content, RenderError, render};
+use crate::store::{
+    CLAIMS_MAX, ClaimedMessage, ClaimedMessages, Committed, IntentCommit, IntentStep, Look, MessageIntent, MessageResult, ResultKind,
+    Store, StoreError,
+};
+use crate::versions::{RuleVersions, Snapshot};
+
+/// Messages claimed at once by the loop.
+pub const BATCH: usize = 200;
+/// The loop looks without being woken after this long.
+const POLL: Duration = Duration::from_millis(500);
+/// Sends under way at once.
+const SENDS_AT_ONCE: usize = 32;
+/// What panicked at the gates is looked at again after this long, until its deadline.
+const AFTER_PANIC_MS: i64 = 15 * MINUTE_MS;
+
+/// What dispatch works with.
+pub struct Dispatcher {
+    pub store: Arc<dyn Store>,
+    pub rules: Arc<RuleVersions>,
+    pub channels: BTreeMap<Kind, Arc<dyn Channel>>,
+    /// Name of this worker in claims and attempts.
+    pub worker: Name,
+}
+
+/// What one pass did; passes add up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    pub claimed: u64,
+    /// Attempts made at providers.
+    pub attempts: u64,
+    pub accepted: u64,
+    /// Back to `queued`, to be tried again.
+    pub retried: u64,
+    /// Definitely refused, unrenderable included.
+    pub failed: u64,
+    pub bounced: u64,
+    pub unknown: u64,
+    /// Held by a gate at the intent: back to `queued`, with their slot.
+    pub held: u64,
+    pub blocked: u64,
+    pub expired: u64,
+    pub cancelled: u64,
+    /// Given up: claimed too often without a result, or tried for too long.
+    pub dead: u64,
+    /// Intents that a newer fact, decision or pause overtook.
+    pub conflicts: u64,
+}
+
+impl Pass {
+    fn counter(&mut self, what: MessageState) -> Option<&mut u64> {
+        match what {
+            MessageState::Accepted => Some(&mut self.accepted),
+            MessageState::Failed => Some(&mut self.failed),
+            MessageState::Bounced => Some(&mut self.bounced),
+            MessageState::Unknown => Some(&mut self.unknown),
+            MessageState::Blocked => Some(&mut self.blocked),
+            MessageState::Expired => Some(&mut self.expired),
+            MessageState::Cancelled => Some(&mut self.cancelled),
+            MessageState::Dead => Some(&mut self.dead),
+            MessageState::Queued | MessageState::Leased | MessageState::Sending | MessageState::Delivered => None,
+        }
+    }
+
+    fn count(&mut self, what: MessageState) {
+        if let Some(counter) = self.counter(what) {
+            *counter += 1;
+        }
+    }
+
+    fn figures(&self) -> [(u64, &'static str); 13] {
+        [
+            (self.claimed, "claimed"),
+            (self.attempts, "attempts"),
+            (self.accepted, "accepted"),
+            (self.retried, "to be tried again"),
+            (self.failed, "failed"),
+            (self.bounced, "bounced"),
+            (self.unknown, "unknown"),
+            (self.held, "held"),
+            (self.blocked, "blocked"),
+            (self.expired, "expired"),
+            (self.cancelled, "cancelled"),
+            (self.dead, "dead"),
+            (self.conflicts, "overtaken"),
+        ]
+    }
+}
+
+impl AddAssign for Pass {
+    fn add_assign(&mut self, other: Pass) {
+        self.claimed += other.claimed;
+        self.attempts += other.attempts;
+        self.accepted += other.accepted;
+        self.retried += other.retried;
+        self.failed += other.failed;
+        self.bounced += other.bounced;
+        self.unknown += other.unknown;
+        self.held += other.held;
+        self.blocked += other.blocked;
+        self.expired += other.expired;
+        self.cancelled += other.cancelled;
+        self.dead += other.dead;
+        self.conflicts += other.conflicts;
+    }
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told: Vec<String> =
+            self.figures().into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        f.write_str(if told.is_empty() { "nothing due" } else { "" })?;
+        f.write_str(&told.join(", "))
+    }
+}
+
+/// Sends what is due, pass after pass, until `shutdown` turns true. Begins with what an earlier life left in doubt.
+pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, wake: &Notify, mut shutdown: watch::Receiver<bool>) {
+    if let Err(error) = recover(dispatcher, clock.now()).await {
+        tracing::error!("cannot look after interrupted messages: {error}");
+    }
+    while !*shutdown.borrow() {
+        // interest is registered before looking: what comes in between is not missed
+        let woken = wake.notified();
+        tokio::pin!(woken);
+        woken.as_mut().enable();
+        match run_once(dispatcher, Look::Now(clock.now()), BATCH).await {
+            Ok(pass) if pass.claimed >= BATCH as u64 => continue,
+            Ok(pass) if pass.claimed > 0 => tracing::debug!("dispatched: {pass}"),
+            Ok(_) => {}
+            Err(error) => tracing::error!("dispatch failed, trying again: {error}"),
+        }
+        tokio::select! {
+            () = &mut woken => {}
+            () = tokio::time::sleep(POLL) => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+}
+
+/// One pass: at most `limit` messages that are due. A replay ([`Look::AsDue`]) sends each in its own instant.
+pub async fn run_once(dispatcher: &Dispatcher, look: Look, limit: usize) -> Result<Pass, StoreError> {
+    let store = dispatcher.store.as_ref();
+    let claimed = store.claim_messages(look, limit, &dispatcher.worker).await?;
+    let mut pass = Pass { claimed: claimed.iter().map(|person| person.messages.len() as u64).sum(), ..Pass::default() };
+    let Some(first) = claimed.iter().map(|person| instant(look, person)).min() else { return Ok(pass) };
+    let snapshot = dispatcher.rules.snapshot_for(store, claimed.iter().map(|person| &person.profile)).await?;
+    let view = store.world(month_start(&snapshot.rules.policy.zone.last, first)).await?;
+
+    let mut intents = Vec::with_capacity(claimed.len());
+    let mut ready = Vec::with_capacity(claimed.len());
+    for person in claimed {
+        let now = instant(look, &person);
+        let (intent, to_send) = ask_gates(&snapshot, &view.world, person, now);
+        intents.push(intent);
+        ready.push(to_send);
+    }
+    let steps: Vec<Vec<Option<MessageState>>> = intents.iter().map(|intent| intent.messages.iter().map(ends_as).collect()).collect();
+    let answers = store.commit_intents(view.generation, intents).await?;
+    let mut to_send = Vec::new();
+    for ((answer, ready), steps) in answers.into_iter().zip(ready).zip(steps) {
+        match answer {
+            Committed::Committed => {
+                let held = steps.len() - ready.len() - steps.iter().flatten().count();
+                pass.held += held as u64;
+                steps.into_iter().flatten().for_each(|state| pass.count(state));
+                to_send.extend(ready);
+            }
+            Committed::Conflict => pass.conflicts += steps.len() as u64,
+        }
+    }
+    let results = send_all(dispatcher, &snapshot, to_send, &mut pass).await;
+    store.record_results(results).await?;
+    Ok(pass)
+}
+
+/// The instant at which a person's messages are looked at.
+fn instant(look: Look, person: &ClaimedMessages) -> Timestamp {
+    match look {
+        Look::Now(now) => now,
+        Look::AsDue { upto } => person.messages.iter().map(|claimed| claimed.message.due_at).max().unwrap_or(upto),
+    }
+}
+
+/// What a crash left in `sending`: sent again under its id where the channel deduplicates, `unknown` elsewhere (I5).
+pub async fn recover(dispatcher: &Dispatcher, now: Timestamp) -> Result<u64, StoreError> {
+    let interrupted = dispatcher.store.interrupted().await?;
+    let messages: Vec<ClaimedMessage> = interrupted.into_iter().flat_map(|person| person.messages).collect();
+    let results: Vec<MessageResult> = messages
+        .iter()
+        .map(|claimed| {
+            let again = dispatcher.channels.get(&claimed.message.channel).is_some_and(|channel| channel.deduplicates());
+            let detail = "interrupted between the send-intent and the answer";
+            let kind = if again { ResultKind::Retry { until: now } } else { outcome(&claimed.message, Outcome::Unknown, now, detail) };
+            result(claimed, now, kind, None, detail)
+        })
+        .collect();
+    let count = results.len() as u64;
+    if count > 0 {
+        tracing::warn!(message.count = count, "an earlier run was interrupted while sending");
+        dispatcher.store.record_results(results).await?;
+    }
+    Ok(count)
+}
+
+/// Records what providers report later. Receipts of messages that nobody knows are dropped; repeated ones change nothing.
+pub async fn record_receipts(store: &dyn Store, receipts: &[Receipt]) -> Result<u64, StoreError> {
+    if receipts.is_empty() {
+        return Ok(0);
+    }
+    let ids: Vec<_> = receipts.iter().map(|receipt| receipt.message).collect();
+    let known: BTreeMap<_, _> = store.messages(&ids).await?.into_iter().map(|row| (row.message.id, row.message)).collect();
+    let results: Vec<MessageResult> = receipts
+        .iter()
+        .filter_map(|receipt| {
+            let kind = outcome(known.get(&receipt.message)?, receipt.outcome, receipt.at, "");
+            Some(MessageResult { message: receipt.message, epoch: None, at: receipt.at, kind, provider_id: None, detail: None })
+        })
+        .collect();
+    let recorded = store.record_results(results).await?;
+    Ok(recorded.iter().filter(|recorded| recorded.new).count() as u64)
+}
+
+fn month_start(zone: &Zone, now: Timestamp) -> Timestamp {
+    zone.start_of_day(now.local(zone).date().first_of_month())
+}
+
+// ----------------------------------------------------------------------------------------------------------------------- gates
+
+/// A message whose intent, once committed, lets it go out.
+struct Ready {
+    claimed: ClaimedMessage,
+    profile: Arc<Profile>,
+    /// The instant of the intent: rendering and sending belong to it.
+    at: Timestamp,
+}
+
+/// Asks the gates about one person's messages, one after the other: the slot that the first one stamps is seen by the next.
+fn ask_gates(snapshot: &Snapshot, world: &World, person: ClaimedMessages, now: Timestamp) -> (IntentCommit, Vec<Ready>) {
+    let ctx = Context { rules: &snapshot.rules, older: &snapshot.older, world };
+    let mut profile = person.profile;
+    let mut changed = false;
+    let (mut messages, mut entries, mut own_events, mut passed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for claimed in person.messages {
+        let message = &claimed.message;
+        let step = next_step(&ctx, &mut profile, &claimed, &mut own_events, now);
+        match &step {
+            IntentStep::Send { .. } => changed = true,
+            IntentStep::Hold { until, because } => entries.push(entry(message, What::Held, because, Some(*until), now)),
+            IntentStep::End { because, .. } => {
+                changed = true;
+                entries.push(entry(message, What::Dropped, because, None, now));
+            }
+        }
+        let goes = matches!(step, IntentStep::Send { .. });
+        messages.push(MessageIntent { message: message.id, epoch: claimed.epoch, step });
+        if goes {
+            passed.push(claimed);
+        }
+    }
+    let shared = Arc::new(profile);
+    let ready = passed.into_iter().map(|claimed| Ready { claimed, profile: shared.clone(), at: now }).collect();
+    let intent = IntentCommit {
+        profile_id: person.profile_id,
+        at: now,
+        version: person.version,
+        profile: changed.then(|| Profile::clone(&shared)),
+        due_at: None,
+        messages,
+        own_events,
+        entries,
+        rules_version: snapshot.rules.version,
+    };
+    (intent, ready)
+}
+
+/// What happens to one message now; `profile` takes the stamp of its slot, or gets the slot back.
+fn next_step(
+    ctx: &Context<'_>,
+    profile: &mut Profile,
+    claimed: &ClaimedMessage,
+    own_events: &mut Vec<Event>,
+    now: Timestamp,
+) -> IntentStep {
+    let message = &claimed.message;
+    if claimed.claims > CLAIMS_MAX {
+        tracing::error!(message.id = %message.id, "given up: claimed too often without a result");
+        let because = format!("poison: claimed {} times without a result", claimed.claims - 1);
+        return end(profile, message, MessageState::Dead, because, now);
+    }
+    match judge(ctx, profile, message, now) {
+        Intent::Send { profile: stamped, own_event } => {
+            *profile = *stamped;
+            own_events.extend(own_event);
+            IntentStep::Send { at: now }
+        }
+        Intent::Hold { until, gate, because } => {
+            IntentStep::Hold { until: until.min(message.expires_at), because: Arc::from(format!("{gate}: {because}")) }
+        }
+        Intent::Block { gate, because } => end(profile, message, MessageState::Blocked, format!("{gate}: {because}"), now),
+        Intent::Expire { because } => end(profile, message, MessageState::Expired, because, now),
+        Intent::Cancel { because } => end(profile, message, MessageState::Cancelled, because, now),
+    }
+}
+
+/// The gates' answer about one message. A hold always ends later than now; at the deadline it is an end.
+fn judge(ctx: &Context<'_>, profile: &Profile, message: &Message, now: Timestamp) -> Intent {
+    let asked = catch_unwind(AssertUnwindSafe(|| gate::at_intent(ctx, profile, message, now)));
+    match asked {
+        Ok(Intent::Hold { gate, because, .. }) if now >= message.expires_at => {
+            Intent::Expire { because: format!("held until its deadline by {gate}: {because}") }
+        }
+        Ok(Intent::Hold { until, gate, because }) => Intent::Hold { until: until.max(now.plus_ms(1)), gate, because },
+        Ok(intent) => intent,
+        Err(_) => {
+            tracing::error!(message.id = %message.id, "asking the gates panicked; looked at again later");
+            let because = "asking the gates failed".to_owned();
+            Intent::Hold { until: now.plus_ms(AFTER_PANIC_MS), gate: "fault".into(), because }
+        }
+    }
+}
+
+/// Ends a message that no provider has seen: its slot and offer are free at once, its run hears of it by the event.
+fn end(profile: &mut Profile, message: &Message, state: MessageState, because: String, now: Timestamp) -> IntentStep {
+    let outcome = match state {
+        MessageState::Blocked => Outcome::Blocked,
+        MessageState::Expired => Outcome::Expired,
+        MessageState::Dead => Outcome::Dead,
+        _ => Outcome::Cancelled,
+    };
+    let event = result_event(&ResultOf::from(message), outcome, now, &because);
+    hear_result(profile, message.id, outcome, &event);
+    IntentStep::End { state, because: Arc::from(because), event: Some((outcome, event)) }
+}
+
+fn ends_as(intent: &MessageIntent) -> Option<MessageState> {
+    match &intent.step {
+        IntentStep::End { state, .. } => Some(*state),
+        IntentStep::Send { .. } | IntentStep::Hold { .. } => None,
+    }
+}
+
+fn entry(message: &Message, what: What, because: &Arc<str>, until: Option<Timestamp>, now: Timestamp) -> Entry {
+    let (rule, step, because) = (message.rule.clone(), message.step.clone(), because.clone());
+    Entry { at: now, rule, run: message.run, step, what, because, until: until.filter(|until| !until.is_forever()) }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- render, send
+
+/// Renders and sends; what comes back is what to record.
+async fn send_all(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: Vec<Ready>, pass: &mut Pass) -> Vec<MessageResult> {
+    let rendered = render_all(snapshot, ready).await;
+    let mut results = Vec::with_capacity(rendered.len());
+    for chunk in rendered.chunks(SENDS_AT_ONCE) {
+        let sends = chunk.iter().map(|(ready, content)| send(dispatcher, ready, content)).collect();
+        for ((ready, _), sent) in chunk.iter().zip(join_all(sends).await) {
+            let result = judge_answer(dispatcher, ready, sent);
+            pass.attempts += 1;
+            match &result.kind {
+                ResultKind::Retry { .. } => pass.retried += 1,
+                ResultKind::Outcome(Outcome::Accepted, _) => pass.accepted += 1,
+                ResultKind::Outcome(Outcome::Failed, _) => pass.failed += 1,
+                ResultKind::Outcome(Outcome::Bounced, _) => pass.bounced += 1,
+                ResultKind::Outcome(Outcome::Unknown, _) => pass.unknown += 1,
+                ResultKind::Outcome(Outcome::Dead, _) => pass.dead += 1,
+                ResultKind::Outcome(..) | ResultKind::Release => {}
+            }
+            results.push(result);
+        }
+    }
+    results
+}
+
+/// Liquid takes some 40 us a message: on a thread that may block, off the runtime's own.
+async fn render_all(snapshot: &Snapshot, ready: Vec<Ready>) -> Vec<(Ready, Result<Content, RenderError>)> {
+    let snapshot = snapshot.clone();
+    let work = move || {
+        let render_one = |ready: Ready| {
+            let (message, profile) = (&ready.claimed.message, &ready.profile);
+            let content =
+                catch_unwind(AssertUnwindSafe(|| render(&snapshot.templates, snapshot.rules.names(), profile, message, ready.at)));
+            let content = content.unwrap_or_else(|_| Err(RenderError::Liquid { part: "template", because: "it panicked".into() }));
+            (ready, content)
+        };
+        ready.into_iter().map(render_one).collect()
+    };
+    tokio::task::spawn_blocking(work).await.expect("every render is caught, so the task ends")
+}
+
+/// One attempt's end: an answer, or why nothing could be sent.
+enum Sent {
+    Answer(Answer),
+    Unrenderable(RenderError),
+    NoChannel,
+}
+
+async fn send(dispatcher: &Dispatcher, ready: &Ready, content: &Result<Content, RenderError>) -> Sent {
+    let message = &ready.claimed.message;
+    let content = match content {
+        Ok(content) => content,
+        Err(error) => return Sent::Unrenderable(error.clone()),
+    };
+    let Some(channel) = dispatcher.channels.get(&message.channel) else { return Sent::NoChannel };
+    let address = match ready.profile.addresses.get(&message.channel).map(|address| &address.value) {
+        Some(Value::Text(address)) => address,
+        _ => "",
+    };
+    let outgoing = Outgoing {
+        message: message.id,
+        attempt: ready.claimed.attempts + 1,
+        kind: message.channel,
+        at: ready.at,
+        profile: &ready.profile.key,
+        address,
+        rule: &message.rule,
+        template: &message.template,
+        content,
+    };
+    Sent::Answer(channel.send(&outgoing).await)
+}
+
+/// What an attempt means for the message.
+fn judge_answer(dispatcher: &Dispatcher, ready: &Ready, sent: Option<Sent>) -> MessageResult {
+    let (claimed, now) = (&ready.claimed, ready.at);
+    let message = &claimed.message;
+    let told = |what: Outcome, detail: &str| result(claimed, now, outcome(message, what, now, detail), None, detail);
+    let attempted = Attempted {
+        message: message.id,
+        category: message.category,
+        attempts: claimed.attempts + 1,
+        first_attempt_at: claimed.first_attempt_at.unwrap_or(now),
+        expires_at: message.expires_at,
+    };
+    match sent {
+        None => told(Outcome::Unknown, "the channel panicked"),
+        Some(Sent::Unrenderable(error)) => {
+            tracing::error!(message.id = %message.id, template.name = %message.template, rule.id = %message.rule, "cannot be written: {error}");
+            told(Outcome::Failed, &format!("render: {error}"))
+        }
+        Some(Sent::NoChannel) => told(Outcome::Failed, &format!("no provider for {}", message.channel)),
+        Some(Sent::Answer(Answer::Accepted { provider_id })) => {
+            result(claimed, now, outcome(message, Outcome::Accepted, now, ""), Some(provider_id), "")
+        }
+        Some(Sent::Answer(Answer::Rejected { suppress, detail })) => {
+            told(if suppress { Outcome::Bounced } else { Outcome::Failed }, &detail)
+        }
+        Some(Sent::Answer(Answer::Retry { class, after_ms, detail })) => match retry::next(class, after_ms, attempted, now) {
+            Some(until) => result(claimed, now, ResultKind::Retry { until }, None, &detail),
+            None => told(Outcome::Dead, &format!("given up after {} attempts: {detail}", attempted.attempts)),
+        },
+        Some(Sent::Answer(Answer::Ambiguous { ask_again, detail })) => {
+            let deduplicates = dispatcher.channels.get(&message.channel).is_some_and(|channel| channel.deduplicates());
+            let again =
+                (ask_again && deduplicates).then(|| retry::next(crate::channel::RetryClass::Transient, None, attempted, now)).flatten();
+            match again {
+                Some(until) => result(claimed, now, ResultKind::Retry { until }, None, &detail),
+                None => told(Outcome::Unknown, &detail),
+            }
+        }
+    }
+}
+
+fn outcome(message: &Message, outcome: Outcome, at: Timestamp, detail: &str) -> ResultKind {
+    ResultKind::Outcome(outcome, result_event(&ResultOf::from(message), outcome, at, detail))
+}
+
+fn result(claimed: &ClaimedMessage, at: Timestamp, kind: ResultKind, provider_id: Option<String>, detail: &str) -> MessageResult {
+    let detail = (!detail.is_empty()).then(|| detail.to_owned());
+    MessageResult { message: claimed.message.id, epoch: Some(claimed.epoch), at, kind, provider_id, detail }
+}
+
+/// Waits for all, polling in order, so that a channel that answers at once is asked in order. A future that panics answers nothing;
+/// the others go on.
+async fn join_all<F: Future>(futures: Vec<F>) -> Vec<Option<F::Output>> {
+    enum Slot<F: Future> {
+        Running(Pin<Box<F>>),
+        Done(Option<F::Output>),
+    }
+    let mut slots: Vec<Slot<F>> = futures.into_iter().map(|future| Slot::Running(Box::pin(future))).collect();
+    poll_fn(|cx| {
+        let mut all_done = true;
+        for slot in &mut slots {
+            let Slot::Running(future) = slot else { continue };
+            match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                Ok(Poll::Ready(output)) => *slot = Slot::Done(Some(output)),
+                Ok(Poll::Pending) => all_done = false,
+                Err(_) => *slot = Slot::Done(None),
+            }
+        }
+        if all_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    slots.into_iter().map(|slot| if let Slot::Done(output) = slot { output } else { None }).collect()
+}

@@ -1,0 +1,380 @@
+//! Evaluate: claim due profiles, decide, commit. What is decided stands in `engine::decide`; here is what surrounds it:
+//!
+//! - **the brake**: entries per rule in any 60 minutes are counted from the store and this pass; a rule that exceeds its `max_entries` is
+//!   put on hold, and whoever was one too many is decided again under the held rule;
+//! - **the second look at I10**: a deduction without its delivered notice is not committed, whatever decided it;
+//! - **isolation** (I9): a panic over one person is caught, that profile is set aside with the reason, and the batch goes on;
+//! - **blindness**: heartbeats tell when we were down, [`sources`] when a source of activity was.
+//!
+//! It does not send, and it does not know where rules come from.
+
+pub mod sources;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::AddAssign;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::clock::Clock;
+use crate::engine::action::{Entry, PostingKind, What};
+use crate::engine::decide::{Context, Decision, Pause, World, decide};
+use crate::engine::profile::Name;
+use crate::engine::time::{HOUR_MS, MINUTE_MS, Timestamp, Zone};
+use crate::store::{CLAIMS_MAX, Claim, ClaimedProfile, Committed, DecisionCommit, Look, Store, StoreError};
+use crate::versions::{RuleVersions, Snapshot};
+
+/// Profiles claimed at once by the loop: one commit of some hundred rows is what the store likes best.
+pub const BATCH: usize = 500;
+/// The loop looks without being woken after this long.
+const POLL: Duration = Duration::from_millis(500);
+/// The loop says that it is alive this often: well below the gap that counts as downtime.
+const HEARTBEAT_MS: i64 = 30_000;
+/// The span in which the brake counts entries.
+const BRAKE_MS: i64 = HOUR_MS;
+/// Batches up to this size are decided where they are.
+const INLINE_MAX: usize = 16;
+
+/// What evaluation works with.
+pub struct Evaluator {
+    pub store: Arc<dyn Store>,
+    pub rules: Arc<RuleVersions>,
+    /// Name of this worker in claims and heartbeats.
+    pub worker: Name,
+}
+
+/// What one pass did; passes add up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// Profiles claimed.
+    pub claimed: u64,
+    /// Calls of `decide`: one person at one instant; what the brake or a conflict makes us decide again counts again.
+    pub evaluations: u64,
+    pub entered: u64,
+    pub messages: u64,
+    pub postings: u64,
+    /// Decisions that somebody else's write overtook: decided again in a later pass.
+    pub conflicts: u64,
+    /// Profiles set aside: poison, panics, unreadable rows.
+    pub set_aside: u64,
+    /// Deductions that the second look at I10 stopped.
+    pub refused_takes: u64,
+    /// Rules that their brake put on hold.
+    pub braked: Vec<Name>,
+}
+
+impl AddAssign for Pass {
+    fn add_assign(&mut self, other: Pass) {
+        self.claimed += other.claimed;
+        self.evaluations += other.evaluations;
+        self.entered += other.entered;
+        self.messages += other.messages;
+        self.postings += other.postings;
+        self.conflicts += other.conflicts;
+        self.set_aside += other.set_aside;
+        self.refused_takes += other.refused_takes;
+        self.braked.extend(other.braked);
+    }
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Pass { claimed, evaluations, entered, messages, postings, .. } = self;
+        write!(f, "{claimed} due, {evaluations} evaluations, {entered} entered, {messages} messages, {postings} postings")?;
+        for (count, what) in [(self.conflicts, "overtaken"), (self.set_aside, "set aside"), (self.refused_takes, "deductions refused")] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        self.braked.iter().try_for_each(|rule| write!(f, ", {rule} held by its brake"))
+    }
+}
+
+/// Takes what is due, pass after pass, until `shutdown` turns true. Woken by `wake`, and looks every half second all the same.
+pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, wake: &Notify, mut shutdown: watch::Receiver<bool>) {
+    let (mut heartbeat_due, mut sources_due) = (Timestamp::DISTANT_PAST, Timestamp::DISTANT_PAST);
+    while !*shutdown.borrow() {
+        // interest is registered before looking: what comes in between is not missed
+        let woken = wake.notified();
+        tokio::pin!(woken);
+        woken.as_mut().enable();
+        let now = clock.now();
+        if now >= heartbeat_due {
+            heartbeat_due = now.plus_ms(HEARTBEAT_MS);
+            if let Err(error) = evaluator.store.heartbeat(&evaluator.worker, now, now).await {
+                tracing::warn!("cannot write a heartbeat: {error}");
+            }
+        }
+        if now >= sources_due {
+            sources_due = now.plus_ms(sources::LOOK_EVERY_MS);
+            let rules = evaluator.rules.snapshot().rules;
+            if let Err(error) = sources::watch_sources(evaluator.store.as_ref(), &rules.policy, now).await {
+                tracing::warn!("cannot look after the sources of activity: {error}");
+            }
+        }
+        match run_once(evaluator, Look::Now(now), BATCH).await {
+            Ok(pass) if pass.claimed >= BATCH as u64 => continue,
+            Ok(pass) if pass.claimed > 0 => tracing::debug!("evaluated: {pass}"),
+            Ok(_) => {}
+            Err(error) => tracing::error!("evaluation failed, trying again: {error}"),
+        }
+        tokio::select! {
+            () = &mut woken => {}
+            () = tokio::time::sleep(POLL) => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+}
+
+/// One pass: at most `limit` profiles that are due. A replay ([`Look::AsDue`]) decides about each in its own instant.
+pub async fn run_once(evaluator: &Evaluator, look: Look, limit: usize) -> Result<Pass, StoreError> {
+    let store = evaluator.store.as_ref();
+    let due = store.claim_due(look.upto(), limit, &evaluator.worker).await?;
+    let pass = Pass { claimed: due.profiles.len() as u64, set_aside: due.corrupt.len() as u64, ..Pass::default() };
+    for (profile, error) in &due.corrupt {
+        tracing::error!(profile.id = profile.0, "set aside: {error}");
+    }
+    let Some(first) = due.profiles.iter().map(|claimed| instant(look, claimed)).min() else { return Ok(pass) };
+    let snapshot = evaluator.rules.snapshot_for(store, due.profiles.iter().map(|claimed| &claimed.profile)).await?;
+    let world = store.world(month_start(&snapshot.rules.policy.zone.last, first)).await?.world;
+    let desk = Desk { snapshot, world, look, decided: vec![], parked: vec![], pass };
+    let mut desk = first_look(desk, due.profiles).await;
+    brake(store, &mut desk, first).await?;
+    second_look(&mut desk);
+    commit(store, desk).await
+}
+
+/// The instant at which a claimed profile is looked at: never before something that it is to hear.
+fn instant(look: Look, claimed: &ClaimedProfile) -> Timestamp {
+    match look {
+        Look::Now(now) => now,
+        Look::AsDue { .. } => claimed.events.iter().map(|event| event.received_at).fold(claimed.due_at, Timestamp::max),
+    }
+}
+
+/// The first instant of the month of `now` in the shop's zone: from there coupon budgets are counted.
+pub fn month_start(zone: &Zone, now: Timestamp) -> Timestamp {
+    zone.start_of_day(now.local(zone).date().first_of_month())
+}
+
+/// One pass under way: what decisions are made with, and what has been decided so far.
+struct Desk {
+    snapshot: Snapshot,
+    world: Arc<World>,
+    look: Look,
+    decided: Vec<(ClaimedProfile, Decision)>,
+    /// To be set aside, with the reason.
+    parked: Vec<(Claim, String)>,
+    pass: Pass,
+}
+
+/// Decides about everybody once. A large batch goes to a thread that may be busy for a while; for a small one the way there would
+/// cost more than the deciding.
+async fn first_look(mut desk: Desk, claimed: Vec<ClaimedProfile>) -> Desk {
+    if claimed.len() <= INLINE_MAX {
+        desk.look(claimed);
+        return desk;
+    }
+    let work = tokio::task::spawn_blocking(move || {
+        desk.look(claimed);
+        desk
+    });
+    work.await.expect("every decision is caught, so the task ends")
+}
+
+impl Desk {
+    fn look(&mut self, claimed: Vec<ClaimedProfile>) {
+        for claimed in claimed {
+            if claimed.claims > CLAIMS_MAX {
+                let reason = format!("claimed {} times without a result", claimed.claims - 1);
+                tracing::error!(profile.id = claimed.claim.profile.0, "set aside, {reason}");
+                self.parked.push((claimed.claim, reason));
+                continue;
+            }
+            match self.decide(&claimed) {
+                Ok(decision) => self.decided.push((claimed, decision)),
+                Err(panic) => self.parked.push((claimed.claim, panic)),
+            }
+        }
+    }
+
+    /// Decides about one person. An error is a panic's message: a fault of ours that must not stop the others.
+    fn decide(&mut self, claimed: &ClaimedProfile) -> Result<Decision, String> {
+        self.decide_in(&self.world.clone(), claimed)
+    }
+
+    fn decide_in(&mut self, world: &World, claimed: &ClaimedProfile) -> Result<Decision, String> {
+        self.pass.evaluations += 1;
+        let ctx = Context { rules: &self.snapshot.rules, older: &self.snapshot.older, world };
+        let (profile, events, now) = (claimed.profile.clone(), claimed.events.clone(), instant(self.look, claimed));
+        catch_unwind(AssertUnwindSafe(|| decide(&ctx, profile, events, now))).map_err(|panic| {
+            let said = panic_text(panic.as_ref());
+            tracing::error!(profile.id = claimed.claim.profile.0, "set aside, deciding panicked: {said}");
+            format!("deciding panicked: {said}")
+        })
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+/// Counts entries; a rule over its limit is held (durably, before anything of this pass is committed), and the decisions that entered
+/// it beyond the limit are made again.
+async fn brake(store: &dyn Store, desk: &mut Desk, first: Timestamp) -> Result<(), StoreError> {
+    if desk.decided.iter().all(|(_, decision)| decision.entered.is_empty()) {
+        return Ok(());
+    }
+    let mut counter = Counter { stored: store.entries_since(first.plus_ms(-BRAKE_MS)).await?, kept: vec![] };
+    if !counter.any_could_exceed(desk) {
+        return Ok(());
+    }
+    for (claimed, mut decision) in std::mem::take(&mut desk.decided) {
+        let at = instant(desk.look, &claimed);
+        if !decision.entered.is_empty() && matches!(desk.look, Look::AsDue { .. }) {
+            counter.stored = entries_between(store, at.plus_ms(-BRAKE_MS), at).await?;
+        }
+        let failed = loop {
+            let Some((rule, limit)) = counter.over_limit(desk, &decision, at) else { break None };
+            hold_rule(store, desk, &rule, limit, at).await?;
+            match desk.decide(&claimed) {
+                Ok(again) if again.entered.iter().any(|(entered, _)| *entered == rule) => {
+                    break Some(format!("rule {rule} is held by its brake and admits people all the same"));
+                }
+                Ok(again) => decision = again,
+                Err(panic) => break Some(panic),
+            }
+        };
+        match failed {
+            Some(reason) => desk.parked.push((claimed.claim, reason)),
+            None => {
+                counter.kept.extend(decision.entered.iter().cloned());
+                desk.decided.push((claimed, decision));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Entries as the brake sees them: what the store has, and what this pass has let through before.
+struct Counter {
+    stored: BTreeMap<Name, u64>,
+    kept: Vec<(Name, Timestamp)>,
+}
+
+impl Counter {
+    /// Whether any rule comes near its limit even if all entries since the first instant of this pass fell into the same hour: mostly not,
+    /// and then nobody needs to look closer.
+    fn any_could_exceed(&self, desk: &Desk) -> bool {
+        let mut counts = self.stored.clone();
+        let entered = desk.decided.iter().flat_map(|(_, decision)| &decision.entered);
+        entered.for_each(|(rule, _)| *counts.entry(rule.clone()).or_default() += 1);
+        counts.iter().any(|(rule, count)| limit_of(desk, rule).is_some_and(|limit| *count > limit))
+    }
+
+    /// A rule that this decision would take over its limit, with the limit.
+    fn over_limit(&self, desk: &Desk, decision: &Decision, at: Timestamp) -> Option<(Name, u64)> {
+        let hour = at.plus_ms(-BRAKE_MS);
+        decision.entered.iter().find_map(|(rule, _)| {
+            let limit = limit_of(desk, rule)?;
+            let own = decision.entered.iter().filter(|(entered, _)| entered == rule).count();
+            let kept = self.kept.iter().filter(|(entered, when)| entered == rule && *when > hour && *when <= at).count();
+            let count = self.stored.get(rule).copied().unwrap_or(0) + (kept + own) as u64;
+            (count > limit).then(|| (rule.clone(), limit))
+        })
+    }
+}
+
+fn limit_of(desk: &Desk, rule: &Name) -> Option<u64> {
+    desk.snapshot.rules.rule(rule)?.max_entries.limit(desk.world.profiles)
+}
+
+/// Entries after `from` up to `to`, in whole minutes; a replay has entries beyond `to` on record.
+async fn entries_between(store: &dyn Store, from: Timestamp, to: Timestamp) -> Result<BTreeMap<Name, u64>, StoreError> {
+    let mut counts = store.entries_since(from).await?;
+    for (rule, later) in store.entries_since(to.plus_ms(MINUTE_MS)).await? {
+        counts.entry(rule).and_modify(|count| *count = count.saturating_sub(later));
+    }
+    Ok(counts)
+}
+
+/// From now on the rule admits nobody, until somebody releases it.
+async fn hold_rule(store: &dyn Store, desk: &mut Desk, rule: &Name, limit: u64, at: Timestamp) -> Result<(), StoreError> {
+    if desk.world.rules.get(rule).is_some_and(|state| state.held.is_some()) {
+        return Ok(());
+    }
+    let reason = format!("more than {limit} entries within 60 minutes");
+    tracing::warn!(rule.id = %rule, "held by its brake: {reason}; `rekindle release {rule}` lets it go on");
+    let pause = Pause { at, reason: Arc::from(reason) };
+    store.set_hold(at, rule, Some(pause.clone()), "brake").await?;
+    desk.pass.braked.push(rule.clone());
+    if let Some(state) = Arc::make_mut(&mut desk.world).rules.get_mut(rule) {
+        state.held = Some(pause);
+    }
+    Ok(())
+}
+
+/// I10 once more before the commit. A violation is a fault of ours: the rule is paused for this person and this look, loudly; if the
+/// decision then still breaks the promise, the profile is set aside.
+fn second_look(desk: &mut Desk) {
+    for (claimed, decision) in std::mem::take(&mut desk.decided) {
+        let Err(violation) = decision.check_promises() else {
+            desk.decided.push((claimed, decision));
+            continue;
+        };
+        desk.pass.refused_takes += 1;
+        tracing::error!(profile.id = claimed.claim.profile.0, "a decision broke a promise and was not committed: {violation}");
+        let takes = decision.postings.iter().filter(|posting| posting.kind == PostingKind::Take);
+        let rules: Vec<Name> = takes.filter_map(|posting| posting.rule.clone()).collect();
+        match without(desk, &claimed, &rules, &violation) {
+            Ok(decision) => desk.decided.push((claimed, decision)),
+            Err(reason) => desk.parked.push((claimed.claim, reason)),
+        }
+    }
+}
+
+/// Decides again as if these rules were paused, and says so in the log.
+fn without(desk: &mut Desk, claimed: &ClaimedProfile, rules: &[Name], violation: &str) -> Result<Decision, String> {
+    let reason: Arc<str> = Arc::from(format!("set aside: {violation}"));
+    let at = instant(desk.look, claimed);
+    let mut world = World::clone(&desk.world);
+    for rule in rules {
+        if let Some(state) = world.rules.get_mut(rule) {
+            state.paused = Some(Pause { at, reason: reason.clone() });
+        }
+    }
+    let mut decision = desk.decide_in(&world, claimed)?;
+    decision.check_promises().map_err(|violation| format!("breaks a promise: {violation}"))?;
+    for rule in rules {
+        let (rule, because) = (rule.clone(), reason.clone());
+        decision.entries.push(Entry { at, rule, run: 0, step: "".into(), what: What::Quarantined, because, until: None });
+    }
+    Ok(decision)
+}
+
+async fn commit(store: &dyn Store, desk: Desk) -> Result<Pass, StoreError> {
+    let Desk { snapshot, look, decided, parked, mut pass, .. } = desk;
+    if !parked.is_empty() {
+        pass.set_aside += parked.len() as u64;
+        store.quarantine(look.upto(), parked).await?;
+    }
+    let figures = |d: &Decision| (d.entered.len() as u64, d.messages.len() as u64, d.postings.len() as u64);
+    let made: Vec<(u64, u64, u64)> = decided.iter().map(|(_, decision)| figures(decision)).collect();
+    let rules_version = snapshot.rules.version;
+    let batch = decided.into_iter().map(|(claimed, decision)| DecisionCommit { claim: claimed.claim, decision, rules_version }).collect();
+    for (answer, (entered, messages, postings)) in store.commit_decisions(batch).await?.into_iter().zip(made) {
+        match answer {
+            Committed::Committed => {
+                pass.entered += entered;
+                pass.messages += messages;
+                pass.postings += postings;
+            }
+            Committed::Conflict => pass.conflicts += 1,
+        }
+    }
+    Ok(pass)
+}

@@ -1,0 +1,92 @@
+//! The rule sets in use: the present one with its templates, and older ones on which runs finish. Older ones are compiled when a
+//! profile first needs them, from the texts that the store keeps by version; so runs finish on their version after a restart too.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::engine::profile::Profile;
+use crate::engine::rule::RuleSet;
+use crate::engine::rule::diagnostic::SourceFile;
+use crate::message::Templates;
+use crate::rulebook::Rulebook;
+use crate::store::{Store, StoreError};
+
+/// What services look at: taken once per pass, so that a pass sees one set.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub rules: Arc<RuleSet>,
+    pub templates: Arc<Templates>,
+    /// By version.
+    pub older: Arc<HashMap<u64, Arc<RuleSet>>>,
+}
+
+/// See the module's documentation.
+pub struct RuleVersions {
+    present: RwLock<Snapshot>,
+    /// Versions that cannot be had: their runs go by the present text of their rule.
+    lost: RwLock<HashSet<u64>>,
+}
+
+impl RuleVersions {
+    pub fn new(rules: Arc<RuleSet>, templates: Arc<Templates>) -> Self {
+        let present = RwLock::new(Snapshot { rules, templates, older: Arc::default() });
+        RuleVersions { present, lost: RwLock::default() }
+    }
+
+    /// Puts another set in place; the one before stays at hand for its runs.
+    pub fn swap(&self, rules: Arc<RuleSet>, templates: Arc<Templates>) {
+        let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
+        let mut older = HashMap::clone(&present.older);
+        older.insert(present.rules.version, present.rules.clone());
+        *present = Snapshot { rules, templates, older: Arc::new(older) };
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.present.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A snapshot that knows every version on which these people's runs are.
+    pub async fn snapshot_for<'a>(&self, store: &dyn Store, profiles: impl Iterator<Item = &'a Profile>) -> Result<Snapshot, StoreError> {
+        let snapshot = self.snapshot();
+        let wanted: BTreeSet<u64> = profiles.flat_map(|profile| &profile.runs).map(|run| run.version).collect();
+        let is_missing = |version: &u64| {
+            let is_lost = || self.lost.read().unwrap_or_else(PoisonError::into_inner).contains(version);
+            *version != snapshot.rules.version && !snapshot.older.contains_key(version) && !is_lost()
+        };
+        let missing: Vec<u64> = wanted.into_iter().filter(is_missing).collect();
+        if missing.is_empty() {
+            return Ok(snapshot);
+        }
+        for version in missing {
+            self.load(store, version).await?;
+        }
+        Ok(self.snapshot())
+    }
+
+    async fn load(&self, store: &dyn Store, version: u64) -> Result<(), StoreError> {
+        let compiled = match store.texts_of(version).await? {
+            Some(texts) => compile(texts),
+            None => Err("its texts are not on record".to_owned()),
+        };
+        match compiled {
+            Ok(rules) => {
+                let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
+                let mut older = HashMap::clone(&present.older);
+                older.insert(version, rules);
+                present.older = Arc::new(older);
+            }
+            Err(reason) => {
+                tracing::warn!(rules.version = version, "an older rule set cannot be read; its runs go by the present rules: {reason}");
+                self.lost.write().unwrap_or_else(PoisonError::into_inner).insert(version);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The error says why the texts are not understood any more (an upgrade may have narrowed the language).
+fn compile(texts: Vec<(String, String)>) -> Result<Arc<RuleSet>, String> {
+    let source = |(path, text): (String, String)| SourceFile { path: path.into(), text: text.into() };
+    let book = Rulebook::of(texts.into_iter().map(source).collect());
+    book.set().ok_or_else(|| book.render_errors())
+}

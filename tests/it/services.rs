@@ -1,0 +1,581 @@
+//! Evaluate and dispatch against a real database and a scripted provider: what becomes of a message, whatever the provider answers and
+//! whenever the process dies.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use rekindle::channel::{Channel, Outcome, Outgoing, Receipt, RetryClass};
+use rekindle::clock::VirtualClock;
+use rekindle::dispatch::{self, Dispatcher};
+use rekindle::engine::action::{Channel as Kind, MessageId, MessageState, Outcome as Fact};
+use rekindle::engine::decide::Pause;
+use rekindle::engine::event::{Event, EventKind};
+use rekindle::engine::profile::{Name, Profile, Run};
+use rekindle::engine::rule::RuleSet;
+use rekindle::engine::rule::diagnostic::SourceFile;
+use rekindle::engine::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
+use rekindle::evaluate::{self, Evaluator};
+use rekindle::rulebook::Rulebook;
+use rekindle::store::sqlite::SqliteStore;
+use rekindle::store::{
+    Identity, IntentCommit, IntentStep, Look, MessageIntent, MessageRow, NewEvent, PauseScope, Publication, PublishedRule, Store,
+};
+use rekindle::versions::RuleVersions;
+use serde_json::json;
+use tokio::sync::{Notify, watch};
+
+const RULES: &str = r#"
+rekindle: 1
+events:
+  signed_up:  { name: "Signed Up", active: true }
+  was_thanked: { name: "Was Thanked" }
+policy:
+  time: { zone: { last: UTC }, lateness: { start: 72h, correct: 7d }, week_start: mon }
+  consent: { marketing: { basis: opt_in }, service: always, transactional: always }
+  categories: { default: marketing, marketing: { max_late: 24h }, service: { max_late: 72h }, transactional: { max_late: 4d } }
+  caps:
+    - { id: week, per: user, max: 1, window: 7d, categories: [marketing] }
+rules:
+  - id: hello
+    name: Greet who signs up
+    owner: tests
+    event: signed_up
+    reentry: { after: 1m }
+    max_entries: 3
+    steps:
+      - id: greet
+        send: { template: hello, channels: [sms, email] }
+  - id: thanks
+    name: Thank by name
+    owner: tests
+    event: was_thanked
+    reentry: { after: 1m }
+    steps:
+      - id: thank
+        send: { template: by-name, channels: [sms], category: transactional }
+"#;
+
+const TEMPLATES: [(&str, &str); 6] = [
+    ("hello/template.yaml", "rekindle: 1\ntemplate: { purpose: marketing }"),
+    ("hello/en/sms.liquid", "Hello!"),
+    ("hello/en/subject.liquid", "Hello"),
+    ("hello/en/text.liquid", "Hello!"),
+    ("by-name/template.yaml", "rekindle: 1\ntemplate: { purpose: transactional }"),
+    ("by-name/en/sms.liquid", "Thank you, {{ event.name }}."),
+];
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse(text).expect("an instant")
+}
+
+fn start() -> Timestamp {
+    at("2026-03-02T10:00:00Z")
+}
+
+/// A provider that answers what it is told to, `accepted` beyond that, and remembers what it was given.
+#[derive(Default)]
+struct Scripted {
+    answers: Mutex<VecDeque<Outcome>>,
+    sent: Mutex<Vec<(MessageId, u32)>>,
+    deduplicates: bool,
+    called: Notify,
+}
+
+impl Scripted {
+    fn sent(&self) -> Vec<(MessageId, u32)> {
+        self.sent.lock().expect("no panic").clone()
+    }
+}
+
+#[async_trait]
+impl Channel for Scripted {
+    fn deduplicates(&self) -> bool {
+        self.deduplicates
+    }
+
+    async fn send(&self, outgoing: &Outgoing<'_>) -> Outcome {
+        self.sent.lock().expect("no panic").push((outgoing.message, outgoing.attempt));
+        self.called.notify_one();
+        let next = self.answers.lock().expect("no panic").pop_front();
+        next.unwrap_or(Outcome::Accepted { provider_id: "p1".into() })
+    }
+}
+
+/// A shop with one rule that greets by text message, else by e-mail.
+struct Shop {
+    directory: tempfile::TempDir,
+    store: Arc<SqliteStore>,
+    rules: Arc<RuleVersions>,
+    sms: Arc<Scripted>,
+    email: Arc<Scripted>,
+}
+
+/// The rules and templates of this file as a rules directory would hold them.
+fn rulebook() -> Rulebook {
+    let templates = TEMPLATES.iter().map(|(path, text)| (format!("templates/{path}"), text.to_string()));
+    let texts = std::iter::once(("rules.yaml".to_owned(), RULES.to_owned())).chain(templates);
+    let book = Rulebook::of(texts.map(|(path, text)| SourceFile { path: path.into(), text: text.into() }).collect());
+    assert!(book.set().is_some(), "{}", book.render_errors());
+    book
+}
+
+impl Shop {
+    async fn open() -> Shop {
+        Shop::open_with(Scripted::default()).await
+    }
+
+    async fn open_with(sms: Scripted) -> Shop {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(&directory.path().join("shop.db"), "test").await.expect("a database");
+        let book = rulebook();
+        let set = book.set().expect("sound rules");
+        let texts = book.sources().iter().map(|source| (source.path.to_string(), source.text.to_string())).collect();
+        let rules = set.rules.iter().map(|rule| PublishedRule { id: rule.id.clone(), when_hash: rule.when_hash, hash: rule.hash });
+        let publication = Publication {
+            version: set.version,
+            at: start().plus_ms(-30 * DAY_MS),
+            by: "tests".into(),
+            why: "first".into(),
+            rules: rules.collect(),
+            texts,
+            spread_ms: 0,
+        };
+        store.publish_rules(publication).await.expect("a first publication");
+        let rules = Arc::new(RuleVersions::new(set, book.templates()));
+        Shop { directory, store: Arc::new(store), rules, sms: Arc::new(sms), email: Arc::default() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("shop.db")
+    }
+
+    /// The process dies and another begins: leases are void, what was `sending` is in doubt.
+    async fn restart(self) -> Shop {
+        let path = self.path();
+        let Shop { directory, store, rules, sms, email } = self;
+        Arc::into_inner(store).expect("nobody else holds the store").close().await;
+        let store = Arc::new(SqliteStore::open(&path, "test").await.expect("the same database"));
+        Shop { directory, store, rules, sms, email }
+    }
+
+    fn evaluator(&self) -> Evaluator {
+        Evaluator { store: self.store.clone(), rules: self.rules.clone(), worker: "w1".into() }
+    }
+
+    fn dispatcher(&self) -> Dispatcher {
+        let sms: Arc<dyn Channel> = self.sms.clone();
+        let email: Arc<dyn Channel> = self.email.clone();
+        let channels = BTreeMap::from([(Kind::Sms, sms), (Kind::Email, email)]);
+        Dispatcher { store: self.store.clone(), rules: self.rules.clone(), channels, worker: "w1".into() }
+    }
+
+    async fn evaluate(&self, now: Timestamp) -> evaluate::Pass {
+        evaluate::run_once(&self.evaluator(), Look::Now(now), 100).await.expect("a pass")
+    }
+
+    async fn dispatch(&self, now: Timestamp) -> dispatch::Pass {
+        dispatch::run_once(&self.dispatcher(), Look::Now(now), 100).await.expect("a pass")
+    }
+
+    async fn append(&self, user: &str, kind: EventKind, name: &str, properties: serde_json::Value, at: Timestamp) {
+        let serde_json::Value::Object(properties) = properties else { panic!("properties are an object") };
+        let event = Event {
+            id: Arc::from(format!("{user}-{name}-{}", at.as_ms())),
+            kind,
+            name: Arc::from(name),
+            occurred_at: at,
+            received_at: at,
+            source: "shop".into(),
+            properties,
+        };
+        let new = NewEvent { identity: Identity::User(user.into()), event, active: name == "Signed Up" };
+        self.store.append_events(vec![new]).await.expect("an acknowledged event");
+    }
+
+    /// A person who may be reached by text message and e-mail.
+    async fn meet(&self, user: &str) {
+        let before = start().plus_ms(-DAY_MS);
+        let traits = json!({ "phone": "+441632960001", "email": format!("{user}@post.example") });
+        self.append(user, EventKind::Identify, "", traits, before).await;
+        for channel in ["sms", "email"] {
+            let consent = json!({ "purpose": "marketing", "channel": channel, "granted": true, "basis": "opt_in" });
+            let at = before.plus_ms(if channel == "sms" { 1 } else { 2 });
+            self.append(user, EventKind::Consent, "", consent, at).await;
+        }
+        self.evaluate(before.plus_ms(10)).await;
+    }
+
+    async fn sign_up(&self, user: &str, at: Timestamp) {
+        self.append(user, EventKind::Track, "Signed Up", json!({}), at).await;
+    }
+
+    async fn messages(&self, user: &str) -> Vec<MessageRow> {
+        let id = self.store.find_profile(&Identity::User(user.into())).await.expect("a read").expect("a person");
+        self.store.history(id).await.expect("a history").messages
+    }
+
+    /// Channel and state of each message of the person, in order of time.
+    async fn states(&self, user: &str) -> Vec<(Kind, MessageState)> {
+        self.messages(user).await.into_iter().map(|row| (row.message.channel, row.state)).collect()
+    }
+
+    async fn slots(&self, user: &str) -> usize {
+        let id = self.store.find_profile(&Identity::User(user.into())).await.expect("a read").expect("a person");
+        self.store.profile(id).await.expect("a read").expect("a profile").profile.slots.len()
+    }
+}
+
+fn rejected(suppress: bool) -> Outcome {
+    Outcome::Rejected { suppress, detail: "550".into() }
+}
+
+fn ambiguous(ask_again: bool) -> Outcome {
+    Outcome::Ambiguous { ask_again, detail: "cut off".into() }
+}
+
+fn busy(class: RetryClass) -> Outcome {
+    Outcome::Retry { class, after_ms: None, detail: "451".into() }
+}
+
+/// One sign-up, evaluated and dispatched with that answer.
+async fn greeted(answer: Outcome) -> Shop {
+    let shop = Shop::open_with(Scripted { answers: Mutex::new([answer].into()), ..Scripted::default() }).await;
+    shop.meet("ana").await;
+    shop.sign_up("ana", start()).await;
+    let pass = shop.evaluate(start()).await;
+    assert_eq!((pass.entered, pass.messages), (1, 1), "{pass}");
+    shop.dispatch(start()).await;
+    shop
+}
+
+#[tokio::test]
+async fn what_a_provider_answers_is_what_the_message_becomes() {
+    use MessageState::{Accepted, Bounced, Failed, Queued, Unknown};
+    let cases = [
+        (Outcome::Accepted { provider_id: "x".into() }, Accepted, 1, 1),
+        // the next channel follows a definite failure, within the same cap
+        (rejected(false), Failed, 2, 1),
+        (rejected(true), Bounced, 2, 2),
+        // and nothing else: an unknown fate is no failure
+        (ambiguous(false), Unknown, 1, 1),
+        (busy(RetryClass::Transient), Queued, 1, 1),
+    ];
+    for (answer, state, messages, _slots) in cases {
+        let shop = greeted(answer.clone()).await;
+        shop.evaluate(start().plus_ms(1)).await;
+        let states = shop.states("ana").await;
+        assert_eq!(states.first(), Some(&(Kind::Sms, state)), "{answer:?}");
+        assert_eq!(states.len(), if answer == rejected(true) { states.len() } else { messages }, "{answer:?}: {states:?}");
+        if answer == rejected(false) {
+            assert_eq!(states.get(1), Some(&(Kind::Email, Queued)));
+            assert_eq!(shop.slots("ana").await, 1, "the failed one gave its slot back");
+            shop.dispatch(start().plus_ms(1)).await;
+            assert_eq!(shop.states("ana").await.get(1), Some(&(Kind::Email, Accepted)));
+            assert_eq!(shop.email.sent().len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_busy_provider_is_asked_again_with_the_same_id() {
+    let shop = greeted(busy(RetryClass::Transient)).await;
+    let due = shop.messages("ana").await.remove(0).message.due_at;
+    assert!(due > start() && due <= start().plus_ms(5 * MINUTE_MS), "{due}");
+    assert_eq!(shop.dispatch(due.plus_ms(-1)).await.claimed, 0);
+    assert_eq!(shop.dispatch(due).await.accepted, 1);
+    let sent = shop.sms.sent();
+    assert_eq!(sent.iter().map(|(_, attempt)| *attempt).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(sent.first().map(|(id, _)| *id), sent.get(1).map(|(id, _)| *id));
+    assert_eq!(shop.messages("ana").await.remove(0).attempts.len(), 2);
+}
+
+#[tokio::test]
+async fn a_provider_that_stays_busy_ends_the_message_at_its_deadline() {
+    let shop = greeted(busy(RetryClass::Throttle)).await;
+    let deadline = shop.messages("ana").await.remove(0).message.expires_at;
+    for _ in 0..200 {
+        let row = shop.messages("ana").await.remove(0);
+        if !row.state.is_open() {
+            break;
+        }
+        assert!(row.message.due_at <= deadline, "promise I4: due at or before its deadline");
+        shop.sms.answers.lock().expect("no panic").push_back(busy(RetryClass::Throttle));
+        shop.dispatch(row.message.due_at).await;
+        shop.evaluate(row.message.due_at).await;
+    }
+    let row = shop.messages("ana").await.remove(0);
+    assert!(matches!(row.state, MessageState::Dead | MessageState::Expired), "{:?}", row.state);
+    assert!(row.attempts.len() > 10, "{}", row.attempts.len());
+}
+
+#[tokio::test]
+async fn promise_i5_an_ambiguous_send_is_never_repeated_and_a_late_receipt_settles_it() {
+    let shop = greeted(ambiguous(true)).await;
+    for hours in 0..48 {
+        let now = start().plus_ms(hours * HOUR_MS);
+        shop.evaluate(now).await;
+        shop.dispatch(now).await;
+    }
+    let row = shop.messages("ana").await.remove(0);
+    assert_eq!((row.state, shop.sms.sent().len()), (MessageState::Unknown, 1));
+    let receipt = Receipt { at: start().plus_ms(49 * HOUR_MS), message: row.message.id, outcome: Fact::Delivered };
+    let recorded = dispatch::record_receipts(shop.store.as_ref(), &[receipt]).await.expect("a receipt");
+    assert_eq!(recorded, 1);
+    assert_eq!(shop.states("ana").await, [(Kind::Sms, MessageState::Delivered)]);
+    let again = dispatch::record_receipts(shop.store.as_ref(), &[receipt]).await.expect("a repeated receipt");
+    assert_eq!(again, 0, "a repeated receipt is no news");
+}
+
+#[tokio::test]
+async fn promise_i5_what_a_crash_left_in_doubt_is_sent_again_only_where_the_channel_deduplicates() {
+    for deduplicates in [false, true] {
+        let shop = Shop::open_with(Scripted { deduplicates, ..Scripted::default() }).await;
+        shop.meet("ana").await;
+        shop.sign_up("ana", start()).await;
+        shop.evaluate(start()).await;
+        // the process dies between the send-intent and the answer
+        let generation = shop.store.world(start()).await.expect("a world").generation;
+        let claimed = shop.store.claim_messages(Look::Now(start()), 10, "w1").await.expect("a claim").remove(0);
+        let message = claimed.messages.first().expect("the greeting").clone();
+        let step = IntentStep::Send { at: start() };
+        let intent = IntentCommit {
+            profile_id: claimed.profile_id,
+            at: start(),
+            version: claimed.version,
+            profile: None,
+            due_at: None,
+            messages: vec![MessageIntent { message: message.message.id, epoch: message.epoch, step }],
+            own_events: vec![],
+            entries: vec![],
+            rules_version: 1,
+        };
+        let answers = shop.store.commit_intents(generation, vec![intent]).await.expect("an intent");
+        assert!(answers.iter().all(|answer| answer.is_committed()));
+        let shop = shop.restart().await;
+
+        let later = start().plus_ms(MINUTE_MS);
+        assert_eq!(dispatch::recover(&shop.dispatcher(), later).await.expect("a recovery"), 1);
+        shop.evaluate(later).await;
+        shop.dispatch(later).await;
+        let expected = if deduplicates { (MessageState::Accepted, 1) } else { (MessageState::Unknown, 0) };
+        let row = shop.messages("ana").await.remove(0);
+        assert_eq!((row.state, shop.sms.sent().len()), expected);
+        assert!(shop.sms.sent().iter().all(|(id, _)| *id == message.message.id), "under the same id");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_written_fails_visibly_and_the_others_go_on() {
+    let shop = Shop::open().await;
+    for (user, properties) in [("ana", json!({})), ("ben", json!({ "name": "Ben" }))] {
+        shop.meet(user).await;
+        shop.append(user, EventKind::Track, "Was Thanked", properties, start()).await;
+    }
+    shop.evaluate(start()).await;
+    let pass = shop.dispatch(start()).await;
+    assert_eq!((pass.failed, pass.accepted), (1, 1), "{pass}");
+    let row = shop.messages("ana").await.remove(0);
+    let detail = row.attempts.first().and_then(|attempt| attempt.detail.clone()).unwrap_or_default();
+    assert_eq!(row.state, MessageState::Failed);
+    assert!(detail.starts_with("render: ") && detail.contains("event.name"), "{detail}");
+    assert_eq!(shop.states("ben").await, [(Kind::Sms, MessageState::Accepted)]);
+}
+
+#[tokio::test]
+async fn what_is_claimed_again_and_again_without_a_result_is_poison() {
+    let mut shop = Shop::open().await;
+    shop.meet("ana").await;
+    shop.sign_up("ana", start()).await;
+    shop.evaluate(start()).await;
+    for _ in 0..3 {
+        assert_eq!(shop.store.claim_messages(Look::Now(start()), 10, "w1").await.expect("a claim").len(), 1);
+        shop = shop.restart().await;
+    }
+    let pass = shop.dispatch(start()).await;
+    assert_eq!((pass.dead, pass.attempts), (1, 0), "{pass}");
+    shop.evaluate(start().plus_ms(1)).await;
+    assert_eq!(shop.sms.sent(), []);
+    assert_eq!(shop.states("ana").await.first(), Some(&(Kind::Sms, MessageState::Dead)));
+}
+
+#[tokio::test]
+async fn promise_i9_a_profile_that_is_poison_is_set_aside_and_the_others_go_on() {
+    let mut shop = Shop::open().await;
+    shop.meet("ana").await;
+    shop.sign_up("ana", start()).await;
+    for _ in 0..3 {
+        assert_eq!(shop.store.claim_due(start(), 10, "w1").await.expect("a claim").profiles.len(), 1);
+        shop = shop.restart().await;
+    }
+    shop.meet_without_looking("ben").await;
+    shop.sign_up("ben", start()).await;
+    let pass = shop.evaluate(start()).await;
+    assert_eq!((pass.set_aside, pass.entered), (1, 1), "{pass}");
+    let id = shop.store.find_profile(&Identity::User("ana".into())).await.expect("a read").expect("a person");
+    let (_, reason) = shop.store.profile(id).await.expect("a read").expect("a profile").quarantined.expect("set aside");
+    assert!(reason.contains("without a result"), "{reason}");
+    shop.store.reinstate(start(), vec![id]).await.expect("an operator's word");
+    assert_eq!(shop.evaluate(start()).await.entered, 1, "its events waited");
+}
+
+impl Shop {
+    async fn meet_without_looking(&self, user: &str) {
+        let before = start().plus_ms(-DAY_MS);
+        self.append(user, EventKind::Identify, "", json!({ "phone": "+441632960001" }), before).await;
+        let consent = json!({ "purpose": "marketing", "channel": "sms", "granted": true, "basis": "opt_in" });
+        self.append(user, EventKind::Consent, "", consent, before.plus_ms(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pause_holds_a_queued_message_with_its_slot_and_lets_it_go_after() {
+    let shop = Shop::open().await;
+    shop.meet("ana").await;
+    shop.sign_up("ana", start()).await;
+    shop.evaluate(start()).await;
+    let pause = Pause { at: start(), reason: "the gateway is being mended".into() };
+    shop.store.set_pause(start(), PauseScope::Channel(Kind::Sms), Some(pause), "ops").await.expect("a pause");
+    let pass = shop.dispatch(start()).await;
+    assert_eq!((pass.held, pass.attempts), (1, 0), "{pass}");
+    let row = shop.messages("ana").await.remove(0);
+    assert_eq!((row.state, shop.slots("ana").await), (MessageState::Queued, 1));
+    assert!(row.because.is_some_and(|because| because.starts_with("paused: ")));
+
+    shop.store.set_pause(start(), PauseScope::Channel(Kind::Sms), None, "ops").await.expect("a resume");
+    let later = start().plus_ms(HOUR_MS);
+    let pass = shop.dispatch(later.max(row.message.due_at.min(row.message.expires_at))).await;
+    assert_eq!(pass.accepted, 1, "{pass}");
+}
+
+#[tokio::test]
+async fn promise_i3_nothing_goes_out_after_consent_was_withdrawn() {
+    let shop = Shop::open().await;
+    shop.meet("ana").await;
+    shop.sign_up("ana", start()).await;
+    shop.evaluate(start()).await;
+    assert_eq!(shop.slots("ana").await, 1);
+    for channel in ["sms", "email"] {
+        let withdrawn = json!({ "purpose": "marketing", "channel": channel, "granted": false, "basis": "withdrawn" });
+        let at = start().plus_ms(if channel == "sms" { 1 } else { 2 });
+        shop.append("ana", EventKind::Consent, "", withdrawn, at).await;
+    }
+    let now = start().plus_ms(5);
+    let pass = shop.dispatch(now).await;
+    assert_eq!((pass.attempts, pass.accepted), (0, 0), "a fact waits: it comes before the message; {pass}");
+    shop.evaluate(now).await;
+    shop.dispatch(now).await;
+    shop.evaluate(now).await;
+    shop.dispatch(now).await;
+    assert_eq!((shop.sms.sent().len(), shop.email.sent().len()), (0, 0));
+    assert!(shop.states("ana").await.iter().all(|(_, state)| *state == MessageState::Blocked), "{:?}", shop.states("ana").await);
+    assert_eq!(shop.slots("ana").await, 0, "blocked: the slot is free again");
+}
+
+#[tokio::test]
+async fn the_brake_holds_a_rule_that_admits_too_many_and_says_so() {
+    let shop = Shop::open().await;
+    for user in ["a", "b", "c", "d", "e"] {
+        shop.meet(user).await;
+        shop.sign_up(user, start()).await;
+    }
+    let pass = shop.evaluate(start()).await;
+    assert_eq!((pass.entered, pass.braked.as_slice()), (3, ["hello".into()].as_slice()), "{pass}");
+    let hello: Name = "hello".into();
+    let world = shop.store.world(start()).await.expect("a world").world;
+    let held = world.rules.get(&hello).and_then(|state| state.held.clone()).expect("held");
+    assert!(held.reason.contains("more than 3 entries"), "{}", held.reason);
+
+    // still held an hour later, whatever the count says by then; released by an operator
+    let later = start().plus_ms(2 * HOUR_MS);
+    shop.sign_up("f", later).await;
+    assert_eq!(shop.evaluate(later).await.entered, 0);
+    shop.store.set_hold(later, &hello, None, "ops").await.expect("a release");
+    shop.store.make_all_due(later, 0).await.expect("everybody looked at");
+    let pass = shop.evaluate(later).await;
+    assert_eq!(pass.entered, 3, "who waited starts now: {pass}");
+}
+
+#[tokio::test]
+async fn a_source_that_falls_silent_is_noticed_and_heard_again() {
+    let shop = Shop::open().await;
+    let policy = &shop.rules.snapshot().rules.policy;
+    let visit = |hour: i64| {
+        (0..5).map(move |visit| {
+            let at = start().plus_ms(hour * HOUR_MS + visit * MINUTE_MS);
+            let (id, name) = (Arc::from(format!("{hour}-{visit}")), "Signed Up".into());
+            let properties = serde_json::Map::new();
+            let event = Event { id, kind: EventKind::Track, name, occurred_at: at, received_at: at, source: "pixel".into(), properties };
+            NewEvent { identity: Identity::User("crowd".into()), event, active: true }
+        })
+    };
+    // 30 days of five visits an hour, then a night and a morning without any
+    shop.store.append_events((-30 * 24..0).flat_map(visit).collect()).await.expect("a month of events");
+    let watch = async |hours: i64| {
+        let now = start().plus_ms(hours * HOUR_MS);
+        evaluate::sources::watch_sources(shop.store.as_ref(), policy, now).await.expect("a look")
+    };
+    let quiet = async || shop.store.world(start()).await.expect("a world").world.quiet.clone();
+    assert_eq!((watch(0).await, quiet().await), (None, vec![]));
+    let since = watch(7).await.expect("quiet");
+    assert_eq!(quiet().await, [(since, Timestamp::FOREVER)]);
+    assert_eq!(watch(8).await, Some(since), "still the same span");
+    shop.store.append_events((9..16).flat_map(visit).collect()).await.expect("the pixel is mended");
+    assert_eq!(watch(16).await, None);
+    assert_eq!(quiet().await, [(since, start().plus_ms(16 * HOUR_MS))]);
+}
+
+#[tokio::test]
+async fn runs_finish_on_their_version_which_is_read_from_the_store() {
+    let shop = Shop::open().await;
+    let version = shop.rules.snapshot().rules.version;
+    let run = |version: u64| Run {
+        rule: "hello".into(),
+        key: "".into(),
+        number: 1,
+        version,
+        started_at: start(),
+        event: "".into(),
+        exposure: None,
+        silence_since: None,
+        steps: vec![],
+        ended: None,
+        ended_at: None,
+    };
+    let person = |versions: &[u64]| Profile { runs: versions.iter().map(|version| run(*version)).collect(), ..Profile::new("ana") };
+    let book = rulebook();
+    let newer = RuleSet { version: version + 1, ..book.compile().expect("sound rules") };
+    let after_restart = RuleVersions::new(Arc::new(newer), book.templates());
+    let unread = after_restart.snapshot_for(shop.store.as_ref(), [person(&[version + 1])].iter()).await.expect("a snapshot");
+    assert_eq!(unread.older.len(), 0, "nothing is read that nobody needs");
+    let people = [person(&[version]), person(&[version + 1, 77])];
+    let snapshot = after_restart.snapshot_for(shop.store.as_ref(), people.iter()).await.expect("a snapshot");
+    assert_eq!(snapshot.rules.version, version + 1);
+    assert!(snapshot.older.get(&version).is_some_and(|rules| rules.rule("hello").is_some()));
+    assert!(!snapshot.older.contains_key(&77), "never published: its runs go by the present rules");
+}
+
+#[tokio::test]
+async fn the_loops_are_woken_and_stop_when_told() {
+    let shop = Shop::open().await;
+    shop.meet("ana").await;
+    let clock = Arc::new(VirtualClock::at(start()));
+    let (wake, (stop, stopped)) = (Arc::new(Notify::new()), watch::channel(false));
+    let evaluating = tokio::spawn({
+        let (evaluator, clock, wake, stopped) = (shop.evaluator(), clock.clone(), wake.clone(), stopped.clone());
+        async move { evaluate::run(&evaluator, clock.as_ref(), &wake, stopped).await }
+    });
+    let dispatching = tokio::spawn({
+        let (dispatcher, clock, wake) = (shop.dispatcher(), clock.clone(), wake.clone());
+        async move { dispatch::run(&dispatcher, clock.as_ref(), &wake, stopped).await }
+    });
+    shop.sign_up("ana", start()).await;
+    wake.notify_waiters();
+    let heard = tokio::time::timeout(std::time::Duration::from_secs(20), shop.sms.called.notified()).await;
+    assert!(heard.is_ok(), "the greeting goes out");
+    stop.send(true).expect("the loops listen");
+    evaluating.await.expect("evaluate ends");
+    dispatching.await.expect("dispatch ends");
+    assert_eq!(shop.sms.sent().len(), 1);
+}
