@@ -5,8 +5,8 @@
 //! - `email/ID.eml`, `push/ID.json` ...: the message itself, an RFC 5322 file for e-mail. Written whole or not at all (a temporary
 //!   name, then renamed).
 //!
-//! **Two forms.** [`Form::Files`] writes a file for every message. [`Form::Compact`] puts the content into its line, and writes
-//! files of their own only for a share of the messages and for people named: forty thousand files cost a replayed year several
+//! **Two forms.** [`Form::Files`] writes a file for every message. [`Form::Compact`] puts the content into its line, and writes a
+//! file besides only for a share of the messages and for people named: forty thousand files cost a replayed year several
 //! seconds, and no file manager shows them with pleasure.
 //!
 //! **Everything played is called simulated in the files.** Answer and receipts are a pure function of the message's id and the
@@ -207,7 +207,7 @@ impl Recording {
             }
         };
         let file = if own_file { Some(self.write_file(outgoing, play)?) } else { None };
-        let mut line = serde_json::to_vec(&line_of(outgoing, play, file.as_deref()))?;
+        let mut line = serde_json::to_vec(&line_of(outgoing, play, file.as_deref(), self.options.form != Form::Files))?;
         line.push(b'\n');
 
         let day = outgoing.at.local(&Zone::UTC).date().to_string();
@@ -227,7 +227,7 @@ impl Recording {
     fn write_file(&self, outgoing: &Outgoing<'_>, play: Play) -> io::Result<String> {
         let (extension, bytes) = match outgoing.kind {
             Kind::Email => ("eml", self.mail(outgoing, play)?),
-            _ => ("json", serde_json::to_vec_pretty(&line_of(outgoing, play, None))?),
+            _ => ("json", serde_json::to_vec_pretty(&line_of(outgoing, play, None, true))?),
         };
         let folder = self.directory.join(outgoing.kind.name());
         fs::create_dir_all(&folder)?;
@@ -302,7 +302,7 @@ fn mailbox(address: &str) -> Option<Mailbox> {
     address.parse::<lettre::Address>().ok().map(|address| Mailbox::new(None, address))
 }
 
-fn line_of(outgoing: &Outgoing<'_>, play: Play, file: Option<&str>) -> Json {
+fn line_of(outgoing: &Outgoing<'_>, play: Play, file: Option<&str>, with_content: bool) -> Json {
     let content = outgoing.content;
     let mut line = json!({
         "id": outgoing.message.to_string(),
@@ -318,6 +318,8 @@ fn line_of(outgoing: &Outgoing<'_>, play: Play, file: Option<&str>) -> Json {
     let Json::Object(fields) = &mut line else { return line };
     if let Some(file) = file {
         fields.insert("file".into(), file.into());
+    }
+    if !with_content {
         return line;
     }
     let parts = [

@@ -2,6 +2,10 @@
 //! arguments, calls them, prints, and says how it ended.
 
 mod check;
+mod database;
+mod demo;
+mod doctor;
+mod import;
 
 use std::process;
 
@@ -19,6 +23,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Check(check::Args),
+    Demo(demo::Args),
+    Doctor(doctor::Args),
+    Import(import::Args),
 }
 
 /// How a command ended, for scripts: 0 fine, 1 a finding (a failed check or test), 2 could not run.
@@ -64,5 +71,8 @@ pub async fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Check(args) => check::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Import(args) => import::run(args).await,
     }
 }

@@ -223,7 +223,9 @@ pub async fn recover(dispatcher: &Dispatcher, now: Timestamp) -> Result<u64, Sto
         .map(|claimed| {
             let again = dispatcher.channels.get(&claimed.message.channel).is_some_and(|channel| channel.deduplicates());
             let detail = "interrupted between the send-intent and the answer";
-            let kind = if again { ResultKind::Retry { until: now } } else { outcome(&claimed.message, Outcome::Unknown, now, detail) };
+            // due as it was: a replay that goes on sends it in its own instant
+            let until = claimed.message.due_at.min(now);
+            let kind = if again { ResultKind::Retry { until } } else { outcome(&claimed.message, Outcome::Unknown, now, detail) };
             result(claimed, now, kind, None, detail)
         })
         .collect();

@@ -3,7 +3,8 @@
 
 pub mod file;
 
-use crate::engine::event::{Event, EventKind};
+use crate::engine::absorb::is_active;
+use crate::engine::event::Event;
 use crate::engine::rule::Dictionary;
 use crate::store::{Identity, NewEvent};
 
@@ -15,11 +16,14 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Ready for the store. Whether it counts as the person being there is the dictionary's word (`active`); an event that it does
-    /// not know does not count.
+    /// Whether it counts as the person being there: the dictionary's word (`active`).
+    pub fn is_active(&self, dictionary: &Dictionary) -> bool {
+        is_active(&self.event, dictionary)
+    }
+
+    /// Ready for the store.
     pub fn into_new(self, dictionary: &Dictionary) -> NewEvent {
-        let declared = || dictionary.events.get(dictionary.wire_names.get(&self.event.name)?);
-        let active = self.event.kind == EventKind::Track && declared().is_some_and(|event| event.active);
+        let active = self.is_active(dictionary);
         NewEvent { identity: self.identity, event: self.event, active }
     }
 }

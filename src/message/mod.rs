@@ -26,6 +26,7 @@ use crate::engine::action::{Channel, Message};
 use crate::engine::event::Value;
 use crate::engine::features;
 use crate::engine::profile::{Attribute, Name, Profile};
+use crate::engine::rule::CouponValue;
 use crate::engine::rule::expr::{Names, Subject};
 use crate::engine::time::Timestamp;
 
@@ -75,7 +76,26 @@ pub fn render(
         _ => "",
     };
     let currency = names.program.map(|program| program.currency);
-    render_for(templates, &Reader { locale, zone: names.policy.zone_of(profile), currency, read: &read }, message)
+    let reader = Reader { locale, zone: names.policy.zone_of(profile), currency, read: &read };
+    match offer_of(names, profile, message) {
+        Some(offer) => {
+            let mut message = message.clone();
+            message.data.insert("offer".to_owned(), offer);
+            render_for(templates, &reader, &message)
+        }
+        None => render_for(templates, &reader, message),
+    }
+}
+
+/// What is printed of the coupon that travels with a message: issued with the send-intent, so it stands in the profile by now.
+fn offer_of(names: Names<'_>, profile: &Profile, message: &Message) -> Option<Json> {
+    let coupon = profile.coupons.iter().find(|coupon| coupon.message == Some(message.id))?;
+    let kind = names.program?.coupons.get(&coupon.offer)?;
+    let value = match kind.value {
+        CouponValue::Money(money) => money.to_string(),
+        CouponValue::Share(basis_points) => format!("{}%", f64::from(basis_points) / 100.0),
+    };
+    Some(serde_json::json!({ "code": &*coupon.code, "until": coupon.until.to_string(), "value": value }))
 }
 
 /// Writes a message for the person behind `reader`.

@@ -1,0 +1,62 @@
+//! What commands that look into a database share: where it is, who somebody is, which rules are live in it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail};
+
+use crate::engine::rule::RuleSet;
+use crate::engine::rule::diagnostic::SourceFile;
+use crate::rulebook::Rulebook;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Identity, Store, StoredProfile};
+
+/// The database file within a data directory.
+pub const FILE: &str = "rekindle.db";
+
+/// Where the database is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Data directory, as `demo --dir` names it
+    #[arg(long, value_name = "DIR", default_value = "rekindle-demo")]
+    pub dir: PathBuf,
+    /// The database file itself, if it is not in the data directory
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+}
+
+/// An open database.
+pub struct Database {
+    pub store: SqliteStore,
+    /// `demo`, `production` ...
+    pub environment: String,
+}
+
+impl Args {
+    /// Opens an existing database, as whatever environment it is.
+    pub async fn open(&self) -> anyhow::Result<Database> {
+        let path = self.db.clone().unwrap_or_else(|| self.dir.join(FILE));
+        if !path.is_file() {
+            bail!("there is no database `{}`: name it with --dir or --db; `rekindle demo` makes one", path.display());
+        }
+        let store = SqliteStore::open(&path, "").await?;
+        let environment = store.environment().await?;
+        Ok(Database { store, environment })
+    }
+}
+
+/// A person by user id.
+pub async fn person(store: &SqliteStore, user: &str) -> anyhow::Result<StoredProfile> {
+    let id = store.find_profile(&Identity::User(Arc::from(user))).await?;
+    let id = id.ok_or_else(|| anyhow!("nobody with the user id `{user}` is in this database"))?;
+    store.profile(id).await?.ok_or_else(|| anyhow!("the row of `{user}` is gone"))
+}
+
+/// The rule set live in this database, compiled from the texts that it keeps.
+pub async fn live_rules(store: &SqliteStore) -> anyhow::Result<Arc<RuleSet>> {
+    let version = store.current_version().await?.context("no rules have gone live in this database yet")?;
+    let texts = store.texts_of(version).await?.with_context(|| format!("the texts of rule set {version:016x} are not in this database"))?;
+    let file = |(path, text): (String, String)| SourceFile { path: Arc::from(path), text: Arc::from(text) };
+    let book = Rulebook::of(texts.into_iter().map(file).collect());
+    book.set().with_context(|| format!("the stored rule set {version:016x} cannot be read by this program\n\n{}", book.render_errors()))
+}
