@@ -108,6 +108,7 @@ fn decided(claimed: ClaimedProfile) -> DecisionCommit {
         entries: Vec::new(),
         entered: Vec::new(),
         budget_used: Vec::new(),
+        taking: Vec::new(),
     };
     DecisionCommit { claim: claimed.claim, decision, rules_version: 1 }
 }

@@ -135,6 +135,15 @@ fn walks_through(line: &str, table: &str, statement: &str) -> bool {
 }
 
 #[test]
+fn a_walk_through_a_large_table_is_seen() {
+    let statement = "select count(*) from profiles p where p.key = $1";
+    assert!(LARGE.iter().any(|table| walks_through("SCAN p", table, statement)));
+    assert!(LARGE.iter().any(|table| walks_through("SCAN events USING COVERING INDEX events_by_profile", table, "select 1 from events")));
+    assert!(!LARGE.iter().any(|table| walks_through("SEARCH p USING INTEGER PRIMARY KEY (rowid=?)", table, statement)));
+    assert!(!LARGE.iter().any(|table| walks_through("SCAN j VIRTUAL TABLE INDEX 1:", table, statement)));
+}
+
+#[test]
 fn every_statement_is_in_a_list() {
     let listed: Vec<&str> = HOT.iter().chain(OTHER).map(|(name, _)| *name).collect();
     for source in SOURCES {

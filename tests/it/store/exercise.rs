@@ -33,27 +33,28 @@ pub trait Harness: Send + Sync {
 macro_rules! each_exercise {
     ($with:ident) => {
         $with! {
-            events_are_applied_once,
-            a_restart_does_not_forget_what_came_in,
+            promise_i7_an_acknowledged_event_is_applied_exactly_once,
+            promise_i7_a_restart_does_not_forget_what_came_in,
             a_profile_is_created_once_and_due_when_its_event_came,
             nobody_is_claimed_twice,
             only_the_holder_of_the_claim_commits,
             an_event_that_comes_during_a_look_is_not_overslept,
             everything_a_decision_holds_is_written_once,
+            promise_i1_one_message_for_each_dedupe_key,
             one_person_twice_in_a_batch_is_a_conflict,
             claims_are_counted_and_orderly_returns_are_not,
             what_is_set_aside_waits_until_it_is_reinstated,
             a_message_goes_its_way,
-            a_waiting_fact_stops_the_intent,
+            promise_i3_a_waiting_fact_stops_the_intent,
             a_newer_row_stops_the_intent,
-            a_pause_stops_the_intent,
+            promise_i3_a_pause_stops_the_intent,
             a_cancelled_message_does_not_go_out,
             the_gates_may_hold_or_end_a_message,
-            late_results_end_the_same_in_any_order,
+            promise_i6_late_results_end_the_same_in_any_order,
             results_wake_only_whom_they_concern,
             a_stale_worker_leaves_evidence_and_changes_nothing,
-            what_was_sending_at_a_crash_is_found_again,
-            a_retry_is_due_before_its_deadline,
+            promise_i5_what_was_sending_at_a_crash_is_not_sent_again,
+            promise_i4_a_retry_is_due_before_its_deadline,
             rules_go_live_and_their_texts_stay,
             first_looks_are_spread_and_disturb_looks_under_way,
             the_world_is_what_operators_made_it,
@@ -71,7 +72,7 @@ pub(super) use each_exercise;
 
 // -------------------------------------------------------------------------------------------------------------- events
 
-pub async fn events_are_applied_once(h: &dyn Harness) {
+pub async fn promise_i7_an_acknowledged_event_is_applied_exactly_once(h: &dyn Harness) {
     let store = h.open().await;
     let (a, b) = (event("a", hour(1)), event("b", hour(1)));
     let first = store.append_events(vec![from_user("u", a.clone()), from_user("u", b.clone()), from_user("u", a.clone())]).await;
@@ -91,7 +92,7 @@ pub async fn events_are_applied_once(h: &dyn Harness) {
     assert_eq!(claimed.events.first().expect("an event"), &event("a", hour(1)), "an event comes back as it went in");
 }
 
-pub async fn a_restart_does_not_forget_what_came_in(h: &dyn Harness) {
+pub async fn promise_i7_a_restart_does_not_forget_what_came_in(h: &dyn Harness) {
     let store = h.open().await;
     store.append_events(vec![from_user("u", event("a", hour(1))), from_user("u", event("b", hour(5)))]).await.expect("appended");
     h.close(store).await;
@@ -191,8 +192,12 @@ pub async fn everything_a_decision_holds_is_written_once(h: &dyn Harness) {
     assert_eq!(entries, [(RULES, entry("", What::Entered, hour(2))), (RULES, entry("warn", What::Queued, hour(2)))]);
     let messages: Vec<_> = history.messages.iter().map(|row| (row.message.clone(), row.state)).collect();
     assert_eq!(messages, [(message("u", "warn", hour(2)), MessageState::Queued)]);
+}
 
-    // the same step decided again, at another time: the dedupe key holds it off
+pub async fn promise_i1_one_message_for_each_dedupe_key(h: &dyn Harness) {
+    let store = h.open().await;
+    let id = queued(&*store, "u", &[message("u", "warn", hour(2))], hour(9)).await;
+    // the same step decided again, at another time
     store.reinstate(hour(3), vec![id]).await.expect("due");
     let again = claim_one(&*store, "u", hour(3)).await;
     let twice = Decision { messages: vec![message("u", "warn", hour(3))], ..decision(again.profile.clone(), hour(9)) };
@@ -265,7 +270,7 @@ pub async fn a_message_goes_its_way(h: &dyn Harness) {
     assert!(dump.contains("accepted") && dump.contains("try 1"), "{dump}");
 }
 
-pub async fn a_waiting_fact_stops_the_intent(h: &dyn Harness) {
+pub async fn promise_i3_a_waiting_fact_stops_the_intent(h: &dyn Harness) {
     let store = h.open().await;
     queued(&*store, "u", &[message("u", "warn", hour(1))], hour(50)).await;
     let groups = claim_messages(&*store, hour(2)).await;
@@ -302,7 +307,7 @@ pub async fn a_newer_row_stops_the_intent(h: &dyn Harness) {
     );
 }
 
-pub async fn a_pause_stops_the_intent(h: &dyn Harness) {
+pub async fn promise_i3_a_pause_stops_the_intent(h: &dyn Harness) {
     let store = h.open().await;
     queued(&*store, "u", &[message("u", "warn", hour(1))], hour(50)).await;
     let seen = generation(&*store).await;
@@ -373,7 +378,7 @@ pub async fn the_gates_may_hold_or_end_a_message(h: &dyn Harness) {
 
 // ------------------------------------------------------------------------------------------------------------- results
 
-pub async fn late_results_end_the_same_in_any_order(h: &dyn Harness) {
+pub async fn promise_i6_late_results_end_the_same_in_any_order(h: &dyn Harness) {
     let store = h.open().await;
     let sets: [(&[Outcome], MessageState); 5] = [
         (&[Outcome::Unknown, Outcome::Accepted], MessageState::Accepted),
@@ -473,7 +478,7 @@ pub async fn a_stale_worker_leaves_evidence_and_changes_nothing(h: &dyn Harness)
     assert_eq!(outcomes, [Some("retry"), Some("failed")], "each attempt keeps its own first result");
 }
 
-pub async fn what_was_sending_at_a_crash_is_found_again(h: &dyn Harness) {
+pub async fn promise_i5_what_was_sending_at_a_crash_is_not_sent_again(h: &dyn Harness) {
     let store = h.open().await;
     let (gone, leased) = (message("a", "warn", hour(1)), message("b", "warn", hour(2)));
     queued(&*store, "a", std::slice::from_ref(&gone), hour(50)).await;
@@ -497,7 +502,7 @@ pub async fn what_was_sending_at_a_crash_is_found_again(h: &dyn Harness) {
     assert_eq!(claims, [(leased.id, 2)], "an unknown one is not sent again; the lost claim counts");
 }
 
-pub async fn a_retry_is_due_before_its_deadline(h: &dyn Harness) {
+pub async fn promise_i4_a_retry_is_due_before_its_deadline(h: &dyn Harness) {
     let store = h.open().await;
     let warn = message("u", "warn", hour(1));
     queued(&*store, "u", std::slice::from_ref(&warn), hour(50)).await;
