@@ -13,6 +13,7 @@ use serde_json::{Map, Value as Json};
 
 use super::action::Channel;
 use super::event::{Event, EventKind, Value};
+use super::features::day_number;
 use super::money::{Currency, Money};
 use super::profile::{Activity, Attribute, Consent, Name, Point, Profile, Series, Suppressed};
 use super::rule::expr::{Names, Subject, ValueType};
@@ -112,11 +113,6 @@ fn absorb_attribute(profile: &mut Profile, attribute: &AttributeType, value: &Js
     if let Some(value) = typed(value, &attribute.value_type, currency) {
         merge_named(&mut profile.attributes, &attribute.name, attribute.update, Attribute { value, at });
     }
-}
-
-/// Sets an attribute by a rule's `set`, merged like any other word about the person.
-pub fn set_attribute(profile: &mut Profile, attribute: &AttributeType, value: Value, at: Timestamp) {
-    merge_named(&mut profile.attributes, &attribute.name, attribute.update, Attribute { value, at });
 }
 
 fn merge_named<K: Ord + Clone>(map: &mut std::collections::BTreeMap<K, Attribute>, key: &K, update: Update, said: Attribute) {
@@ -371,25 +367,10 @@ fn to_point(value: &Value, value_type: &ValueType) -> Option<i64> {
         (Value::Int(v) | Value::Duration(v), _) => Some(*v),
         (Value::Float(v), _) => Some(v.to_bits() as i64),
         (Value::Instant(v), _) => Some(v.as_ms()),
-        (Value::Date(v), _) => Some(Zone::UTC.start_of_day(*v).as_ms()),
+        (Value::Date(v), _) => Some(day_number(*v)),
         (Value::Money(v), _) => Some(v.minor),
         (Value::Text(_) | Value::List(_), _) => None,
     }
-}
-
-/// The value that a point of a series of that type stands for: the way back of what absorbing wrote.
-pub fn from_point(value: i64, value_type: &ValueType, currency: Option<Currency>) -> Option<Value> {
-    Some(match value_type {
-        ValueType::Bool => Value::Bool(value != 0),
-        ValueType::Int => Value::Int(value),
-        ValueType::Float => Value::Float(f64::from_bits(value as u64)),
-        ValueType::Enum(words) => Value::Text(words.get(usize::try_from(value).ok()?)?.clone()),
-        ValueType::Date => Value::Date(Timestamp::from_ms(value).local(&Zone::UTC).date()),
-        ValueType::Instant => Value::Instant(Timestamp::from_ms(value)),
-        ValueType::Duration => Value::Duration(value),
-        ValueType::Money => Value::Money(Money::new(value, currency?)),
-        ValueType::Text | ValueType::List => return None,
-    })
 }
 
 /// Adds a point to a feature's series and forgets what the feature can no longer ask for.

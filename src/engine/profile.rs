@@ -117,8 +117,8 @@ pub struct Series {
     pub last_at: Option<Timestamp>,
 }
 
-/// `value`: minor units for money, the integer itself, the bits of a float, a hash for `distinct`, the place in its list for a word of an
-/// enum; for `count` how many events the point stands for (1, unless buckets joined them). `absorb::from_point` is the way back.
+/// `value`: minor units for money, the integer itself, the bits of a float, the number of a date's day, a hash for `distinct`, the place in
+/// its list for a word of an enum; for `count` how many events the point stands for (1, unless buckets joined them).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Point {
     pub at: Timestamp,

@@ -233,6 +233,8 @@ fn move_base(profile: &mut Profile, names: Names<'_>, tiers: &Tiers, to: Name, a
     profile.tier.since = Some(at);
     profile.tier.grace_until = None;
     profile.tier.protected_until = None;
+    // another level is another thing to lose: it is warned of anew
+    profile.tier.at_risk_said = None;
     profile.tier.review_at = next_review(profile, names, tiers, at);
     let direction = if tiers.rank(&to) > before { "up" } else { "down" };
     booked.say("tier_changed", at, json!({ "from": from.as_deref(), "to": *to, "direction": direction, "because": because }));

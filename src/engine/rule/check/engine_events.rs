@@ -6,33 +6,46 @@ use crate::engine::profile::Name;
 use crate::engine::rule::expr::ValueType;
 use crate::engine::rule::{Dictionary, EventType, Place, PropertyType};
 
-const MESSAGE: &[(&str, ValueType)] = &[
-    ("message", ValueType::Text),
-    ("rule", ValueType::Text),
-    ("run", ValueType::Int),
-    ("step", ValueType::Text),
-    ("channel", ValueType::Text),
-    ("template", ValueType::Text),
-];
-const TIER_CHANGED: &[(&str, ValueType)] =
-    &[("from", ValueType::Text), ("to", ValueType::Text), ("direction", ValueType::Text), ("because", ValueType::Text)];
-const TIER_AT_RISK: &[(&str, ValueType)] = &[("tier", ValueType::Text), ("review_at", ValueType::Instant)];
-const POINTS_EXPIRING: &[(&str, ValueType)] = &[("class", ValueType::Text), ("points", ValueType::Int), ("expires_at", ValueType::Instant)];
-const POINTS_TAKEN: &[(&str, ValueType)] = &[
-    ("class", ValueType::Text),
-    ("points", ValueType::Int),
-    ("reason", ValueType::Text),
-    ("rule", ValueType::Text),
-    ("step", ValueType::Text),
-    ("restore_until", ValueType::Instant),
-];
-const POINTS_RESTORED: &[(&str, ValueType)] = &[("class", ValueType::Text), ("points", ValueType::Int), ("reason", ValueType::Text)];
-const COUPON: &[(&str, ValueType)] = &[("coupon", ValueType::Text), ("code", ValueType::Text), ("until", ValueType::Instant)];
-const BENEFIT: &[(&str, ValueType)] =
-    &[("benefit", ValueType::Text), ("tier", ValueType::Text), ("value", ValueType::Int), ("until", ValueType::Instant)];
-const CHANNEL: &[(&str, ValueType)] = &[("channel", ValueType::Text)];
+/// A property's name and type, and whether it is always there.
+type Property = (&'static str, ValueType, bool);
 
-const EVENTS: [(&str, &[(&str, ValueType)]); 17] = [
+const MESSAGE: &[Property] = &[
+    ("message", ValueType::Text, true),
+    ("rule", ValueType::Text, true),
+    ("run", ValueType::Int, true),
+    ("step", ValueType::Text, true),
+    ("channel", ValueType::Text, true),
+    ("template", ValueType::Text, true),
+];
+const TIER_CHANGED: &[Property] = &[
+    ("from", ValueType::Text, false),
+    ("to", ValueType::Text, true),
+    ("direction", ValueType::Text, true),
+    ("because", ValueType::Text, true),
+];
+const TIER_AT_RISK: &[Property] = &[("tier", ValueType::Text, false), ("review_at", ValueType::Instant, false)];
+const POINTS_EXPIRING: &[Property] =
+    &[("class", ValueType::Text, true), ("points", ValueType::Int, true), ("expires_at", ValueType::Instant, false)];
+const POINTS_TAKEN: &[Property] = &[
+    ("class", ValueType::Text, true),
+    ("points", ValueType::Int, true),
+    ("reason", ValueType::Text, true),
+    ("rule", ValueType::Text, true),
+    ("step", ValueType::Text, true),
+    ("restore_until", ValueType::Instant, true),
+];
+const POINTS_RESTORED: &[Property] =
+    &[("class", ValueType::Text, true), ("points", ValueType::Int, true), ("reason", ValueType::Text, true)];
+const COUPON: &[Property] = &[("coupon", ValueType::Text, true), ("code", ValueType::Text, true), ("until", ValueType::Instant, false)];
+const BENEFIT: &[Property] = &[
+    ("benefit", ValueType::Text, true),
+    ("tier", ValueType::Text, false),
+    ("value", ValueType::Int, false),
+    ("until", ValueType::Instant, false),
+];
+const CHANNEL: &[Property] = &[("channel", ValueType::Text, false)];
+
+const EVENTS: [(&str, &[Property]); 17] = [
     ("tier_changed", TIER_CHANGED),
     ("tier_at_risk", TIER_AT_RISK),
     ("points_expiring", POINTS_EXPIRING),
@@ -52,12 +65,14 @@ const EVENTS: [(&str, &[(&str, ValueType)]); 17] = [
     ("complained", CHANNEL),
 ];
 
-/// Adds them. All their properties are optional to a condition, none of them counts as the person being there.
+/// Adds them. None of them counts as the person being there.
 pub fn declare(dictionary: &mut Dictionary) {
     for (name, properties) in EVENTS {
         let name = Name::from(name);
-        let property =
-            |(name, value_type): &(&str, ValueType)| (Name::from(*name), PropertyType { value_type: value_type.clone(), required: false });
+        let property = |(name, value_type, required): &Property| {
+            let property = PropertyType { value_type: value_type.clone(), required: *required };
+            (Name::from(*name), property)
+        };
         let properties = properties.iter().map(property).collect();
         let declared_at = Place { file: Arc::from("the engine's own"), line: 1, column: 1 };
         let event = EventType { name: name.clone(), wire_name: name.clone(), active: false, properties, declared_at };
