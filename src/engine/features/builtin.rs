@@ -91,7 +91,7 @@ pub static BUILT_INS: [BuiltIn; 67] = [
     name("tenure_days", Kind::Days, Read::Number(Source::Age(Moment::FirstSeen, DAY_MS)), "whole 24-hour days since first seen"),
     name("is_new", Kind::Bool, Read::IsNew, "first seen less than 30 days ago"),
     name("reachable", Kind::Bool, Read::Number(Source::Reachable(None)), "marketing may use at least one channel"),
-    name("in_holdout", Kind::Bool, Read::Later, "is never treated, by `policy.holdout`"),
+    name("in_holdout", Kind::Bool, Read::Number(Source::InHoldout), "is never treated, by `policy.holdout`"),
     name("local_hour", Kind::Int, Read::Number(Source::LocalHour), "hour of the day in the person's zone, 0-23"),
     name("local_weekday", Kind::Weekday, Read::Weekday, "weekday in the person's zone, mon .. sun"),
     name("local_date", Kind::Date, Read::Number(Source::LocalDate), "date in the person's zone"),

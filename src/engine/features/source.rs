@@ -20,7 +20,7 @@ use crate::engine::rule::expr::ValueType;
 use crate::engine::rule::{AggregateFunction, Tiers};
 use crate::engine::time::{DAY_MS, MINUTE_MS, Timestamp};
 use crate::engine::verdict::Verdict;
-use crate::engine::{benefit, consent, points, tier};
+use crate::engine::{benefit, consent, gate, points, tier};
 
 /// A source of whole numbers.
 #[derive(Debug, Clone)]
@@ -57,6 +57,7 @@ pub enum Source {
     Consent(Arc<str>, Channel),
     /// That channel has an address that is not suppressed; none: marketing may use at least one channel.
     Reachable(Option<Channel>),
+    InHoldout,
     LocalHour,
     LocalDate,
     Running(Name),
@@ -163,6 +164,11 @@ impl Source {
                 Ok((i64::from(granted), Timestamp::FOREVER))
             }
             Source::Reachable(channel) => Ok((i64::from(reachable(question, *channel)), Timestamp::FOREVER)),
+            Source::InHoldout => {
+                let holdout = question.names.policy.holdout.as_ref();
+                let held_out = holdout.is_some_and(|holdout| gate::bucket(&holdout.salt, &profile.key) < holdout.share_bp);
+                Ok((i64::from(held_out), Timestamp::FOREVER))
+            }
             Source::LocalHour => local::hour(question),
             Source::LocalDate => local::date(question),
             Source::Running(rule) => {

@@ -1,9 +1,11 @@
-//! The condition language: Rhai's syntax, our own meaning. `lex` and [`parse`] turn a text into a tree, `types` checks it against the
-//! dictionary and compiles it, `eval` runs it over a profile; every value comes with the instant until which it stands.
+//! The condition language: Rhai's syntax, our own meaning. `lex` and [`parse`] turn a text into a tree, `types` (with `names`, `compare`,
+//! `arithmetic`) checks it against the dictionary and compiles it, `eval` runs it over a profile; every value comes with the instant until which it stands.
 //!
 //! The algebra: NOT keeps the expiry; a conjunction that is true stands until the first of its parts may change, one that is false as
 //! long as its longest-standing false part; OR is the dual. A missing value is not false, and an error is not false either.
 
+mod arithmetic;
+mod compare;
 mod eval;
 mod explain;
 mod lex;
