@@ -20,13 +20,16 @@ impl<'a> Look<'a> {
     /// Absorbs the waiting events, oldest first; everything that fell due on the way is booked at its own instant.
     pub(super) fn absorb(&mut self, events: &[Event]) {
         let mut first_looks = self.first_looks(events).into_iter().peekable();
-        for event in events {
+        for (index, event) in events.iter().enumerate() {
             while let Some((at, rule)) = first_looks.next_if(|(at, _)| *at <= event.occurred_at) {
                 self.ask_existing(rule, at);
             }
             // at one instant events come before timers, so only what fell due earlier is booked before this event
             self.book(event.occurred_at.plus_ms(-1));
-            self.hear(event, 0);
+            let mut same_instant = events.iter().skip(index + 1).take_while(|next| next.occurred_at == event.occurred_at);
+            let is_deed = |next: &Event| next.kind == EventKind::Track && absorb::rule_name(next, self.names.dictionary).is_some();
+            let is_last_deed = !same_instant.any(is_deed);
+            self.hear(event, 0, is_last_deed);
         }
         for (at, rule) in first_looks {
             self.ask_existing(rule, at);
@@ -44,8 +47,9 @@ impl<'a> Look<'a> {
         self.take_in(booked, 1);
     }
 
-    /// Takes one event in: facts, what it restores, earns and qualifies for, runs that it stops and starts.
-    pub(super) fn hear(&mut self, event: &Event, generation: u8) {
+    /// Takes one event in: facts, what it restores, earns and (`qualifies`) lifts to, runs that it stops and starts. What happens at one
+    /// instant counts together: an order that is refunded at its own instant lifts nobody, so only the last deed of an instant qualifies.
+    pub(super) fn hear(&mut self, event: &Event, generation: u8, qualifies: bool) {
         if let Some((message, outcome)) = run::read_result(event) {
             run::hear_result(&mut self.profile, message, outcome, event);
         }
@@ -60,8 +64,10 @@ impl<'a> Look<'a> {
         }
         points::earn(&mut self.profile, event, self.names, &mut booked);
         coupon::redeem(&mut self.profile, event, self.names, &mut booked);
-        let at = self.at_or_after_last_look(event.occurred_at);
-        tier::qualify(&mut self.profile, self.names, at, &mut booked);
+        if qualifies {
+            let at = self.at_or_after_last_look(event.occurred_at);
+            tier::qualify(&mut self.profile, self.names, at, &mut booked);
+        }
         self.take_in(booked, generation + 1);
         self.stop_runs(&name, event);
         self.start_event_runs(&name, event);

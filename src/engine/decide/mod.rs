@@ -237,7 +237,7 @@ impl<'a> Look<'a> {
             // what follows from one event ends somewhere (I7)
             if generation <= MAX_GENERATIONS {
                 let event = own_event(&mut self.profile, own, self.now);
-                self.hear(&event, generation);
+                self.hear(&event, generation, false);
                 self.made.own_events.push(event);
             }
         }
