@@ -16,6 +16,7 @@ pub const FILE: &str = "rekindle.db";
 
 /// Where the database is.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// Data directory, as `demo --dir` names it
     #[arg(long, value_name = "DIR", default_value = "rekindle-demo")]

@@ -109,7 +109,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     publish(&store, &book, &rules, first.from).await?;
     let recording = open_recording(&args.dir, &assumptions, from)?;
     let mut replay = Replay::new(stage(&store, &book, &rules, &recording), facts, from);
-    replay.recover(from).await?;
+    replay.recover(rest.first().unwrap_or(&first).until.plus_ms(-1)).await?;
 
     let story = Telling { format: args.format, zone: &zone, total: stretches.len(), begun: begin };
     let tally = story.play(&mut replay, rest, Tally::of(&rules, zone.clone()), &input).await?;

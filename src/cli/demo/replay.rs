@@ -152,9 +152,10 @@ impl Replay {
         self.facts.iter().map(|fact| &fact.identity).collect::<HashSet<_>>().len() as u64
     }
 
-    /// Takes up what an earlier run left in the middle: messages between their intent and the answer go out in their own instant.
-    pub async fn recover(&self, from: Timestamp) -> anyhow::Result<()> {
-        dispatch::recover(&self.stage.dispatcher, from).await?;
+    /// Takes up what an earlier run left in the middle: messages between their intent and the answer go out in their own instant, which
+    /// is not after `now`, the end of the stretch under way.
+    pub async fn recover(&self, now: Timestamp) -> anyhow::Result<()> {
+        dispatch::recover(&self.stage.dispatcher, now).await?;
         Ok(())
     }
 

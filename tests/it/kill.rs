@@ -1,0 +1,78 @@
+//! The demo killed with -9, again and again, and started with `--resume` each time: in the end everything is as if nothing had
+//! happened. The moments are seeded, and reached by what has been written, not by the clock.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use serde_json::Value as Json;
+
+use super::demo::{doctor_agrees, part_of_the_year, recorded_lines, rekindle, summary_of, without_effort, write};
+
+const MOMENTS: u64 = 12;
+
+/// Bytes that the recording channel has written: grows within a batch, between send-intent and result.
+fn recorded_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir.join("messages")) else { return 0 };
+    let logs = entries.flatten().filter(|entry| entry.path().extension().is_some_and(|extension| extension == "ndjson"));
+    logs.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// Kills the process once so many bytes are recorded; false if it ended before.
+fn kill_at(mut child: Child, dir: &Path, bytes: u64) -> bool {
+    while recorded_bytes(dir) < bytes {
+        if let Some(status) = child.try_wait().expect("it can be asked") {
+            assert!(status.success(), "it ended by itself, and badly");
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    child.kill().expect("it can be killed"); // SIGKILL
+    child.wait().expect("it is dead");
+    true
+}
+
+fn start(dir: &Path, events: &Path, resume: bool) -> Child {
+    let mut command = rekindle();
+    command.arg("demo").arg("--events").arg(events).arg("--dir").arg(dir);
+    if resume {
+        command.arg("--resume");
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("it starts")
+}
+
+/// A message as recorded, without what its own instant of writing may change.
+fn by_id(dir: &Path) -> BTreeMap<String, Json> {
+    let mut messages = BTreeMap::new();
+    for line in recorded_lines(dir) {
+        let id = line["id"].as_str().expect("an id").to_owned();
+        assert!(messages.insert(id.clone(), line).is_none(), "message {id} was recorded twice");
+    }
+    messages
+}
+
+#[test]
+fn killed_at_a_dozen_moments_and_resumed_it_ends_with_the_same_summary() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let events = write(scratch.path(), "part.ndjson", &part_of_the_year(20, "2011-08"));
+    let whole_dir = scratch.path().join("whole");
+    let whole = summary_of(&whole_dir, &events, &[]);
+    let bytes = recorded_bytes(&whole_dir);
+
+    let dir = scratch.path().join("killed");
+    let mut killed = 0;
+    for moment in 0..MOMENTS {
+        // spread over the run, at an odd place within its share
+        let jitter = twox_hash::XxHash3_64::oneshot(&moment.to_le_bytes()) % 1_000;
+        let at = bytes * (moment * 1_000 + jitter) / (MOMENTS * 1_000) + 1;
+        killed += u64::from(kill_at(start(&dir, &events, moment > 0), &dir, at));
+    }
+    assert!(killed >= MOMENTS - 1, "only {killed} of {MOMENTS} kills met a living process");
+
+    let resumed = summary_of(&dir, &events, &["--resume"]);
+    assert_eq!(resumed["effort"]["resumed"], true);
+    assert_eq!(without_effort(resumed), without_effort(whole), "nothing lost, nothing doubled");
+    assert_eq!(by_id(&dir), by_id(&whole_dir), "the same messages, each once");
+    doctor_agrees(&dir);
+}
