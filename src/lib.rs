@@ -34,6 +34,7 @@ pub mod ingest;
 pub mod message;
 pub mod rulebook;
 pub mod settings;
+pub mod simulate;
 pub mod store;
 pub mod telemetry;
 pub mod versions;

@@ -87,6 +87,11 @@ fn absorb_traits(profile: &mut Profile, event: &Event, names: Names<'_>) {
     if let Some(region) = text(REGION) {
         merge_named(&mut profile.attributes, &Name::from(REGION), Update::Last, said(Value::text(&region.to_ascii_uppercase())));
     }
+    for (name, value_type) in [(TICKETS_OPEN, ValueType::Int), (DISPUTE_OPEN, ValueType::Bool)] {
+        if let Some(value) = event.property(name).and_then(|value| typed(value, &value_type, None)) {
+            merge_named(&mut profile.attributes, &Name::from(name), Update::Last, said(value));
+        }
+    }
     for (name, channels) in ADDRESSES {
         let Some(address) = text(name) else { continue };
         for channel in channels {
@@ -103,6 +108,24 @@ fn absorb_traits(profile: &mut Profile, event: &Event, names: Names<'_>) {
 
 /// Part of a country, as in ISO 3166-2 (`QC` or `CA-QC`): which policy pack applies may hang on it.
 pub const REGION: &str = "region";
+
+/// What the help desk says of a person by `identify`: open support cases, and whether a payment is disputed. Whoever has trouble
+/// open loses nothing.
+pub const TICKETS_OPEN: &str = "tickets_open";
+pub const DISPUTE_OPEN: &str = "dispute_open";
+
+/// Open support cases; 0 if nobody said anything.
+pub fn tickets_open(profile: &Profile) -> i64 {
+    match profile.attributes.get(TICKETS_OPEN).map(|attribute| &attribute.value) {
+        Some(Value::Int(open)) => *open,
+        _ => 0,
+    }
+}
+
+/// Whether a payment of this person is disputed.
+pub fn dispute_open(profile: &Profile) -> bool {
+    matches!(profile.attributes.get(DISPUTE_OPEN).map(|attribute| &attribute.value), Some(Value::Bool(true)))
+}
 
 /// Which trait gives the address of which channels.
 const ADDRESSES: [(&str, &[Channel]); 3] =

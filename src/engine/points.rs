@@ -580,11 +580,12 @@ pub struct TakeOrder {
 }
 
 /// What a take made at `now` would take: by its own amount, `max` and `keep`, the programme's classes, `keep` and cap, narrowed by the
-/// jurisdiction's pack; never pending points; rounded in the person's favour.
+/// jurisdiction's pack; never pending points; nothing while a ticket or dispute is open; rounded in the person's favour.
 pub fn takeable(profile: &Profile, names: Names<'_>, take: &TakeAction, now: Timestamp) -> i64 {
     let Some(program) = names.program else { return 0 };
     let pack = program.jurisdiction.pack_for(profile);
-    if !may_touch(program, pack, &take.of) || !is_silent_enough(profile, pack, now) {
+    let in_trouble = absorb::tickets_open(profile) > 0 || absorb::dispute_open(profile);
+    if in_trouble || !may_touch(program, pack, &take.of) || !is_silent_enough(profile, pack, now) {
         return 0;
     }
     let (balance, _) = balance(&profile.wallet, Some(&take.of), now);

@@ -138,8 +138,8 @@ pub static BUILT_INS: [BuiltIn; 67] = [
     name("return_rate_180d", Kind::Float, Read::Later, "share of items that came back in 180 days"),
     name("high_value", Kind::Bool, Read::Later, "spends more than the program's threshold"),
     // trouble
-    name("tickets_open", Kind::Int, Read::Later, "open support cases"),
-    name("dispute_open", Kind::Bool, Read::Later, "a payment is disputed"),
+    name("tickets_open", Kind::Int, Read::Number(Source::TicketsOpen), "open support cases"),
+    name("dispute_open", Kind::Bool, Read::Number(Source::DisputeOpen), "a payment is disputed"),
     name("payment_failures_30d", Kind::Int, Read::Later, "failed payments in 30 days"),
     name("late_deliveries_180d", Kind::Int, Read::Later, "deliveries after the promised day in 180 days"),
     name("complaint_ever", Kind::Bool, Read::Later, "has complained of a message"),

@@ -53,6 +53,8 @@ pub enum Source {
     TierKeepGap,
     Entitled(Name),
     CouponsOpen,
+    TicketsOpen,
+    DisputeOpen,
     Sends(Channel, i64),
     Consent(Arc<str>, Channel),
     /// That channel has an address that is not suppressed; none: marketing may use at least one channel.
@@ -157,6 +159,8 @@ impl Source {
                 Ok((i64::from(value != 0), until))
             }
             Source::CouponsOpen => Ok(coupons_open(question)),
+            Source::TicketsOpen => Ok((absorb::tickets_open(profile), Timestamp::FOREVER)),
+            Source::DisputeOpen => Ok((i64::from(absorb::dispute_open(profile)), Timestamp::FOREVER)),
             Source::Sends(channel, width_ms) => Ok(sends(question, *channel, *width_ms)),
             Source::Consent(purpose, channel) => {
                 let records = profile.consents.iter();

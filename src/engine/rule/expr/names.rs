@@ -540,7 +540,8 @@ fn moves_by_clock(source: &Source) -> bool {
         Source::Feature(slot) => slot.window_ms.is_some(),
         Source::Attribute(slot) => slot.max_age_ms.is_some(),
         Source::Event(_) | Source::Consent(..) | Source::Reachable(_) | Source::InHoldout => false,
-        Source::Running(_) | Source::Done(_) | Source::RunNumber | Source::TierKeepGap => false,
+        Source::TicketsOpen | Source::DisputeOpen | Source::TierKeepGap => false,
+        Source::Running(_) | Source::Done(_) | Source::RunNumber => false,
         _ => true,
     }
 }

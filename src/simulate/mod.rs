@@ -1,0 +1,553 @@
+//! A timeline through the engine's front door, in memory: rule tests, `simulate` and the facts of a real year.
+//!
+//! Time jumps from stop to stop: every event, every instant at which somebody is due, every instant at which a message is due.
+//! At a stop, [`decide`](crate::engine::decide::decide) looks, what it queued goes through the gates again as `dispatch` does it,
+//! and the receipts that [`Deliver`] plays share the decision's instant. Receipts wait for the person's next look unless a run
+//! waits for them, exactly as in the store.
+//!
+//! Deliberately not here: files, tables, rendering, providers. Nothing is sent, and people do not react to what was not sent.
+
+pub mod expect;
+pub mod explain;
+pub mod report;
+pub mod testfile;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::engine::action::{Channel, Entry, ExposureRecord, Message, MessageState, Outcome, Posting, What};
+use crate::engine::decide::{self, Context, Decision, Pause, RuleState, World};
+use crate::engine::event::{Event, Value};
+use crate::engine::gate::{self, Intent};
+use crate::engine::profile::{Attribute, Name, Profile};
+use crate::engine::rule::RuleSet;
+use crate::engine::run::{self, ResultOf};
+use crate::engine::time::{HOUR_MS, Timestamp};
+
+/// More looks than that at one person at one instant mean that the engine does not come to rest there: a fault, reported.
+const MOST_LOOKS_AT_AN_INSTANT: usize = 64;
+
+/// What a provider answers, in rule tests and replays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipt {
+    Accepted,
+    /// Accepted, and a receipt says that it arrived.
+    Delivered,
+    /// Definitely refused. Suppresses nothing.
+    Failed,
+    /// Accepted, then bounced: the address is suppressed.
+    Bounced,
+    /// Nobody knows.
+    Ambiguous,
+}
+
+impl Receipt {
+    pub const ALL: [Receipt; 5] = [Receipt::Accepted, Receipt::Delivered, Receipt::Failed, Receipt::Bounced, Receipt::Ambiguous];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Receipt::Accepted => "accepted",
+            Receipt::Delivered => "delivered",
+            Receipt::Failed => "failed",
+            Receipt::Bounced => "bounced",
+            Receipt::Ambiguous => "ambiguous",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| r.name() == name)
+    }
+
+    /// The results that are recorded, in order.
+    fn outcomes(self) -> &'static [Outcome] {
+        match self {
+            Receipt::Accepted => &[Outcome::Accepted],
+            Receipt::Delivered => &[Outcome::Accepted, Outcome::Delivered],
+            Receipt::Failed => &[Outcome::Failed],
+            Receipt::Bounced => &[Outcome::Accepted, Outcome::Bounced],
+            Receipt::Ambiguous => &[Outcome::Unknown],
+        }
+    }
+}
+
+/// How each channel answers. What is not named: delivered, on channels without receipts accepted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Deliver(pub BTreeMap<Channel, Receipt>);
+
+impl Deliver {
+    pub fn receipt(&self, channel: Channel) -> Receipt {
+        let default = if channel.has_receipts() { Receipt::Delivered } else { Receipt::Accepted };
+        self.0.get(&channel).copied().unwrap_or(default)
+    }
+}
+
+/// One person on the timeline: the row, what waits for it, and what became of everything so far.
+#[derive(Debug, Default)]
+pub struct Person {
+    pub profile: Profile,
+    /// When the engine wants to look again; `FOREVER`: only an event.
+    pub due_at: Timestamp,
+    pub messages: Vec<Sending>,
+    pub postings: Vec<Posting>,
+    pub exposures: Vec<ExposureRecord>,
+    pub entries: Vec<Entry>,
+    /// The engine's own events, and the receipts.
+    pub own_events: Vec<Event>,
+    /// What became of each step, by (rule, run number, step).
+    pub steps: BTreeMap<(Name, u32, Name), Fate>,
+    /// Arrived, and not yet absorbed by a look.
+    waiting: Vec<Event>,
+    /// Not yet arrived, by instant of arrival.
+    coming: VecDeque<Event>,
+    /// The stop that stands in the agenda.
+    next_stop: Timestamp,
+}
+
+/// A message on its way, as the table of messages would have it.
+#[derive(Debug, Clone)]
+pub struct Sending {
+    pub message: Message,
+    pub state: MessageState,
+    /// Since when it is in that state.
+    pub at: Timestamp,
+    /// Why it is where it is, if a gate stopped it.
+    pub because: Option<String>,
+    /// Some provider had it for sure at some time, whatever came later.
+    pub accepted: bool,
+}
+
+/// What a step has been through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fate {
+    /// A message of it was accepted.
+    pub sent: bool,
+    /// Another action of it happened.
+    pub acted: bool,
+    pub held: bool,
+    pub skipped: bool,
+    /// Ended without effect: by a gate, by its deadline, or because its last channel refused.
+    pub ended: bool,
+}
+
+/// What a timeline has cost and counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Looks: one `decide` of one person at one instant.
+    pub evaluations: u64,
+    /// Of these, looks for which no event had arrived: made by the clock, or for a receipt that a run waited for.
+    pub clock_instants: u64,
+    /// Events that arrived.
+    pub events: u64,
+    /// Runs begun, by rule; held-out people included.
+    pub entered: BTreeMap<Name, u64>,
+    /// People skipped as existing, by rule.
+    pub existing: BTreeMap<Name, u64>,
+}
+
+/// Many people in memory, one rule set, and an instant that moves forward.
+pub struct Timeline {
+    rules: Arc<RuleSet>,
+    older: HashMap<u64, Arc<RuleSet>>,
+    /// Pauses, brakes, quiet sources: a story may change it between two advances (then [`Timeline::look_again`]).
+    pub world: World,
+    pub deliver: Deliver,
+    pub counts: Counts,
+    /// Faults of the engine that a replay met (a promise broken, no rest at an instant): empty, or a bug.
+    pub faults: Vec<String>,
+    now: Timestamp,
+    people: BTreeMap<Name, Person>,
+    agenda: BinaryHeap<Reverse<(Timestamp, Name)>>,
+    /// Entries of the last hour by rule, for the brake.
+    recent_entries: BTreeMap<Name, VecDeque<Timestamp>>,
+    /// Calendar month of the shop for which `world.budgets` counts.
+    budget_month: Option<(i16, i8)>,
+    keep_history: bool,
+}
+
+impl Timeline {
+    /// A timeline at `start`, on which every rule has been live since `live_since`.
+    pub fn new(rules: Arc<RuleSet>, start: Timestamp, live_since: Timestamp) -> Self {
+        let live = |when_hash| RuleState { first_live_at: live_since, when_live_at: live_since, when_hash, paused: None, held: None };
+        let states = rules.rules.iter().map(|rule| (Name::clone(&rule.id), live(rule.when_hash))).collect();
+        Timeline {
+            rules,
+            older: HashMap::new(),
+            world: World { rules: states, addresses_given: true, ..World::default() },
+            deliver: Deliver::default(),
+            counts: Counts::default(),
+            faults: Vec::new(),
+            now: start,
+            people: BTreeMap::new(),
+            agenda: BinaryHeap::new(),
+            recent_entries: BTreeMap::new(),
+            budget_month: None,
+            keep_history: true,
+        }
+    }
+
+    /// Keeps what is counted and forgets the history (entries, postings, ended messages): for large replays.
+    #[must_use]
+    pub fn without_history(mut self) -> Self {
+        self.keep_history = false;
+        self
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        &self.rules
+    }
+
+    pub fn people(&self) -> impl Iterator<Item = (&Name, &Person)> {
+        self.people.iter()
+    }
+
+    pub fn person(&self, user: &str) -> Option<&Person> {
+        self.people.get(user)
+    }
+
+    /// Puts a person on the timeline as they are, to be looked at now.
+    pub fn join(&mut self, mut profile: Profile) {
+        give_addresses(&mut profile);
+        let key = Name::clone(&profile.key);
+        let person = Person { profile, due_at: self.now, next_stop: Timestamp::FOREVER, ..Person::default() };
+        self.people.insert(Name::clone(&key), person);
+        self.world.profiles = self.people.len() as u64;
+        self.schedule(&key);
+    }
+
+    /// An event that arrives at its `received_at`; at once if that is past. An unknown user begins to exist with it.
+    pub fn event(&mut self, user: &str, event: Event) {
+        let key = match self.people.get_key_value(user) {
+            Some((key, _)) => Name::clone(key),
+            None => {
+                let mut profile = Profile::new(user);
+                give_addresses(&mut profile);
+                let person = Person { profile, due_at: Timestamp::FOREVER, next_stop: Timestamp::FOREVER, ..Person::default() };
+                self.people.insert(Arc::from(user), person);
+                self.world.profiles = self.people.len() as u64;
+                Arc::from(user)
+            }
+        };
+        if let Some(person) = self.people.get_mut(&key) {
+            let index = person.coming.partition_point(|e| e.received_at <= event.received_at);
+            person.coming.insert(index, event);
+        }
+        self.schedule(&key);
+    }
+
+    /// Everybody is due now: for when the world changed (a rule released, a pause ended, a source that speaks again).
+    pub fn look_again(&mut self) {
+        let keys: Vec<Name> = self.people.keys().cloned().collect();
+        for key in keys {
+            if let Some(person) = self.people.get_mut(&key) {
+                person.due_at = person.due_at.min(self.now);
+            }
+            self.schedule(&key);
+        }
+    }
+
+    /// Another rule set takes over at this instant; runs under way finish on theirs. A rule whose `when` changed went live now.
+    pub fn reload(&mut self, rules: Arc<RuleSet>) {
+        for rule in &rules.rules {
+            let state = self.world.rules.entry(Name::clone(&rule.id)).or_insert(RuleState {
+                first_live_at: self.now,
+                when_live_at: self.now,
+                when_hash: rule.when_hash,
+                paused: None,
+                held: None,
+            });
+            if state.when_hash != rule.when_hash {
+                state.when_hash = rule.when_hash;
+                state.when_live_at = self.now;
+            }
+        }
+        let before = std::mem::replace(&mut self.rules, rules);
+        self.older.insert(before.version, before);
+        self.look_again();
+    }
+
+    /// Moves to `until`, stopping at everything that is due on the way, `until` included.
+    pub fn advance_to(&mut self, until: Timestamp) {
+        while let Some(Reverse((at, _))) = self.agenda.peek() {
+            if *at > until {
+                break;
+            }
+            let Some(Reverse((at, key))) = self.agenda.pop() else { break };
+            if self.people.get(&key).is_some_and(|person| person.next_stop == at) {
+                self.now = self.now.max(at);
+                self.stop(&key);
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// No worker is alive until `until`: events arrive and wait, nothing is looked at or sent. Then one late look at everything.
+    pub fn sleep_to(&mut self, until: Timestamp) {
+        self.world.downtime.push((self.now, until));
+        self.now = self.now.max(until);
+        self.advance_to(until);
+    }
+
+    /// Lets a rule that its brake held go on.
+    pub fn release(&mut self, rule: &str) {
+        if let Some(state) = self.world.rules.get_mut(rule) {
+            state.held = None;
+        }
+        self.recent_entries.remove(rule);
+        self.look_again();
+    }
+
+    // ------------------------------------------------------------------------------------------------------------- one stop
+
+    fn schedule(&mut self, key: &Name) {
+        let Some(person) = self.people.get_mut(key) else { return };
+        let arrival = person.coming.front().map_or(Timestamp::FOREVER, |event| event.received_at);
+        let queued = person.messages.iter().filter(|m| m.state == MessageState::Queued).map(|m| m.message.due_at);
+        let receipts = queued.min().unwrap_or(Timestamp::FOREVER);
+        let stop = person.due_at.min(arrival).min(receipts);
+        if stop != person.next_stop {
+            person.next_stop = stop;
+            if !stop.is_forever() {
+                self.agenda.push(Reverse((stop, Name::clone(key))));
+            }
+        }
+    }
+
+    /// Looks and sends, in turn, until nothing about this person is due at this instant.
+    fn stop(&mut self, key: &Name) {
+        let Some(mut person) = self.people.remove(key) else { return };
+        let arrived = self.take_arrivals(&mut person);
+        let mut look = arrived || person.due_at <= self.now;
+        let mut by_event = arrived;
+        let mut looks = 0;
+        loop {
+            if look {
+                self.look(&mut person, by_event);
+                by_event = false;
+                looks += 1;
+            }
+            let woken = self.send_what_is_due(&mut person);
+            look = woken || person.due_at <= self.now;
+            if !look {
+                break;
+            }
+            if looks > MOST_LOOKS_AT_AN_INSTANT {
+                self.faults.push(format!("{key} does not come to rest at {}", self.now));
+                person.due_at = Timestamp::FOREVER;
+                break;
+            }
+        }
+        if !self.keep_history {
+            person.messages.retain(|m| m.state == MessageState::Queued);
+        }
+        person.next_stop = Timestamp::FOREVER;
+        self.people.insert(Name::clone(key), person);
+        self.schedule(key);
+    }
+
+    fn take_arrivals(&mut self, person: &mut Person) -> bool {
+        let mut arrived = false;
+        while person.coming.front().is_some_and(|event| event.received_at <= self.now) {
+            person.waiting.extend(person.coming.pop_front());
+            self.counts.events += 1;
+            arrived = true;
+        }
+        arrived
+    }
+
+    fn look(&mut self, person: &mut Person, by_event: bool) {
+        self.turn_budget_month();
+        self.counts.evaluations += 1;
+        self.counts.clock_instants += u64::from(!by_event);
+        let braked = self.apply_brakes();
+        let ctx = Context { rules: &self.rules, older: &self.older, world: &self.world };
+        let profile = std::mem::take(&mut person.profile);
+        let decision = decide::decide(&ctx, profile, std::mem::take(&mut person.waiting), self.now);
+        self.loosen_brakes(braked, &decision);
+        if let Err(broken) = decision.check_promises() {
+            self.faults.push(format!("{} at {}: {broken}", decision.profile.key, self.now));
+        }
+        self.keep(person, decision);
+    }
+
+    /// What the commit of a decision does.
+    fn keep(&mut self, person: &mut Person, decision: Decision) {
+        person.profile = decision.profile;
+        person.due_at = decision.due_at;
+        for (id, because) in decision.cancelled {
+            if let Some(sending) = person.messages.iter_mut().find(|m| m.message.id == id && m.state.is_open()) {
+                sending.because = Some(because.to_string());
+                sending.hear(Outcome::Cancelled, self.now);
+                person.steps.entry(sending.step_key()).or_default().ended = true;
+            }
+        }
+        for message in decision.messages {
+            let sending = Sending { message, state: MessageState::Queued, at: self.now, because: None, accepted: false };
+            person.messages.push(sending);
+        }
+        for entry in &decision.entries {
+            self.count(person, entry);
+        }
+        for (coupon, _, used) in decision.budget_used {
+            *self.world.budgets.entry(coupon).or_default() += used;
+        }
+        for (rule, at) in decision.entered {
+            self.recent_entries.entry(rule).or_default().push_back(at);
+        }
+        if self.keep_history {
+            person.entries.extend(decision.entries);
+            person.postings.extend(decision.postings);
+            person.exposures.extend(decision.exposures);
+            person.own_events.extend(decision.own_events);
+        }
+    }
+
+    fn count(&mut self, person: &mut Person, entry: &Entry) {
+        match entry.what {
+            What::Entered => *self.counts.entered.entry(Name::clone(&entry.rule)).or_default() += 1,
+            What::Existing => *self.counts.existing.entry(Name::clone(&entry.rule)).or_default() += 1,
+            What::Acted | What::Skipped | What::Held | What::Dropped if !entry.step.is_empty() => {
+                let key = (Name::clone(&entry.rule), entry.run, Name::clone(&entry.step));
+                let fate = person.steps.entry(key).or_default();
+                match entry.what {
+                    What::Acted => fate.acted = true,
+                    What::Skipped => fate.skipped = true,
+                    What::Held => fate.held = true,
+                    _ => fate.ended = true,
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Holds every rule that has had all the entries it may have in 60 minutes, so that one more would wait.
+    fn apply_brakes(&mut self) -> Vec<Name> {
+        let mut braked = Vec::new();
+        for (rule, recent) in &mut self.recent_entries {
+            while recent.front().is_some_and(|first| self.now.ms_since(*first) >= HOUR_MS) {
+                recent.pop_front();
+            }
+            let limit = self.rules.rule(rule).and_then(|r| r.max_entries.limit(self.world.profiles));
+            if let (Some(limit), Some(state)) = (limit, self.world.rules.get_mut(rule))
+                && recent.len() as u64 >= limit
+                && state.held.is_none()
+            {
+                let reason = format!("more than {limit} entries within 60 minutes");
+                state.held = Some(Pause { at: self.now, reason: Arc::from(reason) });
+                braked.push(Name::clone(rule));
+            }
+        }
+        braked
+    }
+
+    /// The brake stays on where somebody wanted in; where nobody did, the rule was never held.
+    fn loosen_brakes(&mut self, braked: Vec<Name>, decision: &Decision) {
+        for rule in braked {
+            let waits = decision.profile.holds.iter().any(|hold| hold.rule == rule && hold.run == 0);
+            if !waits && let Some(state) = self.world.rules.get_mut(&rule) {
+                state.held = None;
+            }
+        }
+    }
+
+    fn turn_budget_month(&mut self) {
+        let today = self.now.local(&self.rules.policy.zone.last).date();
+        let month = Some((today.year(), today.month()));
+        if self.budget_month != month {
+            self.budget_month = month;
+            self.world.budgets.clear();
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------------------- messages
+
+    /// What `dispatch` does with every message that is due: the gates once more, the send, the results. True if a result makes
+    /// the person due.
+    fn send_what_is_due(&mut self, person: &mut Person) -> bool {
+        let mut woken = false;
+        let due = |m: &Sending, now| m.state == MessageState::Queued && m.message.due_at <= now;
+        for index in 0..person.messages.len() {
+            let Some(sending) = person.messages.get_mut(index).filter(|m| due(m, self.now)) else { continue };
+            let ctx = Context { rules: &self.rules, older: &self.older, world: &self.world };
+            let outcomes: &[Outcome] = match gate::at_intent(&ctx, &person.profile, &sending.message, self.now) {
+                Intent::Send { profile, own_event } => {
+                    person.profile = *profile;
+                    person.own_events.extend(own_event.filter(|_| self.keep_history));
+                    self.deliver.receipt(sending.message.channel).outcomes()
+                }
+                Intent::Hold { until, because, .. } => {
+                    sending.because = Some(because);
+                    // asked again right after the deadline at the latest, and never twice at one instant
+                    let deadline = sending.message.expires_at.plus_ms(1);
+                    sending.message.due_at = until.min(deadline).max(self.now.plus_ms(1));
+                    person.steps.entry(sending.step_key()).or_default().held = true;
+                    &[]
+                }
+                Intent::Block { because, .. } => sending.stopped(because, &[Outcome::Blocked]),
+                Intent::Expire { because } => sending.stopped(because, &[Outcome::Expired]),
+                Intent::Cancel { because } => sending.stopped(because, &[Outcome::Cancelled]),
+            };
+            for outcome in outcomes {
+                woken |= self.record(person, index, *outcome);
+            }
+        }
+        woken
+    }
+
+    /// Records a result as a fact; true if the person's run waits for it.
+    fn record(&self, person: &mut Person, index: usize, outcome: Outcome) -> bool {
+        let Some(sending) = person.messages.get_mut(index) else { return false };
+        sending.hear(outcome, self.now);
+        let fate = person.steps.entry(sending.step_key()).or_default();
+        fate.sent |= sending.accepted;
+        fate.ended |= !sending.accepted && !sending.state.is_open() && sending.state != MessageState::Unknown;
+        let event = run::result_event(&ResultOf::from(&sending.message), outcome, self.now, "");
+        if self.keep_history {
+            person.own_events.push(event.clone());
+        }
+        person.waiting.push(event);
+        sending.message.wakes_on & outcome.bit() != 0
+    }
+}
+
+/// Every channel has an address here, so that `reachable` and the gates speak of consent and suppression alone. What `identify`
+/// says later replaces it.
+fn give_addresses(profile: &mut Profile) {
+    for channel in Channel::ALL {
+        let given = Attribute { value: Value::text("given"), at: Timestamp::DISTANT_PAST };
+        profile.addresses.entry(channel).or_insert(given);
+    }
+}
+
+impl Sending {
+    pub fn step_key(&self) -> (Name, u32, Name) {
+        (Name::clone(&self.message.rule), self.message.run, Name::clone(&self.message.step))
+    }
+
+    /// Keeps the reason and hands on what is to be recorded.
+    fn stopped(&mut self, because: String, outcomes: &'static [Outcome]) -> &'static [Outcome] {
+        self.because = Some(because);
+        outcomes
+    }
+
+    fn hear(&mut self, outcome: Outcome, at: Timestamp) {
+        let state = match outcome {
+            Outcome::Accepted => MessageState::Accepted,
+            Outcome::Delivered | Outcome::Opened | Outcome::Clicked => MessageState::Delivered,
+            Outcome::Failed => MessageState::Failed,
+            Outcome::Bounced => MessageState::Bounced,
+            Outcome::Unknown => MessageState::Unknown,
+            Outcome::Blocked => MessageState::Blocked,
+            Outcome::Expired => MessageState::Expired,
+            Outcome::Cancelled => MessageState::Cancelled,
+            Outcome::Dead => MessageState::Dead,
+        };
+        self.accepted |= state == MessageState::Accepted || state == MessageState::Delivered;
+        self.state = state;
+        self.at = at;
+    }
+}
