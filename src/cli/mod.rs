@@ -5,7 +5,11 @@ mod check;
 mod database;
 mod demo;
 mod doctor;
+mod explain;
 mod import;
+mod simulate;
+pub mod test;
+mod timeline;
 
 use std::process;
 
@@ -26,6 +30,10 @@ pub enum Command {
     Demo(demo::Args),
     Doctor(doctor::Args),
     Import(import::Args),
+    Test(test::Args),
+    Simulate(simulate::Args),
+    Explain(explain::Args),
+    Timeline(timeline::Args),
 }
 
 /// How a command ended, for scripts: 0 fine, 1 a finding (a failed check or test), 2 could not run.
@@ -74,5 +82,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Import(args) => import::run(args).await,
+        Command::Test(args) => test::run(args).await,
+        Command::Simulate(args) => simulate::run(args).await,
+        Command::Explain(args) => explain::run(args).await,
+        Command::Timeline(args) => timeline::run(args).await,
     }
 }

@@ -21,6 +21,7 @@ use crate::engine::profile::{Category, Consent, Name, Passage, Profile, RunOutco
 use crate::engine::rule::diagnostic::Diagnostic;
 use crate::engine::rule::expr::Subject;
 use crate::engine::rule::{Jurisdiction, Rule, RuleSet, Trigger};
+use crate::engine::tier;
 use crate::engine::time::{Span, Timestamp, Zone};
 
 /// The basis of consent that `given.user.consent` records.
@@ -95,9 +96,16 @@ impl<'t> Stage<'t> {
         for (index, given) in self.test.given.events.iter().enumerate() {
             let at = given.at.resolve(start, &self.zone);
             absorb(&mut profile, &self.event(&given.what, at, &format!("given-{index}")), names);
+            tier::qualify(&mut profile, names, at, &mut Booked::default());
         }
-        let mut traits: Map<String, Json> =
-            self.test.given.user.iter().filter(|(key, _)| !FACTS.contains(&key.as_str())).map(|(key, node)| (key.clone(), json(node))).collect();
+        let mut traits: Map<String, Json> = self
+            .test
+            .given
+            .user
+            .iter()
+            .filter(|(key, _)| !FACTS.contains(&key.as_str()))
+            .map(|(key, node)| (key.clone(), json(node)))
+            .collect();
         traits.extend(own_zone.map(|zone| ("zone".to_owned(), Json::from(zone))));
         let seen = profile.first_seen_at;
         absorb(&mut profile, &self.event(&Happens::Identify(traits), start, "given"), names);
@@ -208,8 +216,12 @@ impl<'t> Stage<'t> {
         let expected = self.expected(wanted);
         let fits = match (&wanted.wanted, &found) {
             (Wanted::List { items, includes: true }, Json::Array(found)) => items.iter().all(|item| found.iter().any(|f| fits(item, f))),
-            (Wanted::List { items, .. }, Json::Array(found)) if wanted.key == "never_sent" => !items.iter().any(|i| found.iter().any(|f| fits(i, f))),
-            (Wanted::List { items, .. }, Json::Array(found)) => items.len() == found.len() && items.iter().zip(found).all(|(i, f)| fits(i, f)),
+            (Wanted::List { items, .. }, Json::Array(found)) if wanted.key == "never_sent" => {
+                !items.iter().any(|i| found.iter().any(|f| fits(i, f)))
+            }
+            (Wanted::List { items, .. }, Json::Array(found)) => {
+                items.len() == found.len() && items.iter().zip(found).all(|(i, f)| fits(i, f))
+            }
             (Wanted::Map { entries, includes }, Json::Object(found)) => {
                 let all = entries.iter().all(|(key, value)| found.get(key) == Some(value));
                 all && (*includes || wanted.key != "blocked" || entries.len() == found.len())
@@ -219,7 +231,8 @@ impl<'t> Stage<'t> {
         if fits {
             return None;
         }
-        let message = format!("at {}: expected `{}` {}, got {}", self.offset(self.timeline.now()), wanted.key, said(&expected), said(&found));
+        let message =
+            format!("at {}: expected `{}` {}, got {}", self.offset(self.timeline.now()), wanted.key, said(&expected), said(&found));
         Some(Diagnostic::error("RK0610", wanted.place.clone(), message).help(self.explained(rule)))
     }
 

@@ -19,6 +19,7 @@ use crate::engine::time::{Timestamp, Zone};
 
 /// The gates are asked again at most so often to find the earliest instant at which all are open.
 const MOST_HOPS: usize = 64;
+const PASSES: &str = "passes";
 
 /// Everything there is to say about one rule and one person.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -104,6 +105,8 @@ pub struct StepLine {
 pub struct ChannelGates {
     pub step: String,
     pub channel: Option<&'static str>,
+    /// No run is under way: asked as if the step were due now.
+    pub supposed: bool,
     pub gates: Vec<GateLine>,
     /// All gates are open then, as far as is known; none: an event or an operator must change something.
     pub earliest_at: Option<String>,
@@ -205,9 +208,10 @@ impl View<'_> {
     fn not_running(&self) -> (String, String) {
         let memory = self.profile.memory(&self.rule.id);
         match memory.map(|m| m.passage).unwrap_or_default() {
-            Passage::Existing(since) => {
-                word("existing", &format!("`when` held already as the rule first looked, at {}; left alone until it has been false", self.local(since)))
-            }
+            Passage::Existing(since) => word(
+                "existing",
+                &format!("`when` held already as the rule first looked, at {}; left alone until it has been false", self.local(since)),
+            ),
             Passage::Pending(since) => {
                 let starts = self.rule.hold_for.after(since, &self.zone);
                 word("pending", &format!("true since {}, must hold until {}", self.local(since), self.local(starts)))
@@ -217,7 +221,9 @@ impl View<'_> {
                 Some(m) if m.looked_once.is_some_and(|(at, answer)| at >= since && !answer) => {
                     word("only_if_at_start", "looked at once as the run would have started, and was false")
                 }
-                Some(m) if m.outcome == Some(RunOutcome::Done) && m.ended_at >= Some(since) => word("done", "all steps of this passage's run are done"),
+                Some(m) if m.outcome == Some(RunOutcome::Done) && m.ended_at >= Some(since) => {
+                    word("done", "all steps of this passage's run are done")
+                }
                 _ => word("reentry", &format!("true since {}, but this person may not start again yet", self.local(since))),
             },
             Passage::False => self.what_is_false(),
@@ -338,7 +344,8 @@ impl View<'_> {
             Some(StepState::Skipped { at, because }) => ("skipped", format!("{}: {because}", self.local(*at))),
             Some(StepState::Ended { at, because }) => ("ended", format!("{}: {because}", self.local(*at))),
             Some(StepState::Sent { tries, notice }) => {
-                let tries = tries.iter().map(|t| format!("{} {} {}", t.channel, t.outcome.map_or("under way", |o| o.name()), self.local(t.at)));
+                let tries =
+                    tries.iter().map(|t| format!("{} {} {}", t.channel, t.outcome.map_or("under way", |o| o.name()), self.local(t.at)));
                 let announced = notice.map(|n| format!("announced {} points, not before {}", n.amount, self.local(n.not_before)));
                 ("sent", tries.chain(announced).collect::<Vec<_>>().join("; "))
             }
@@ -363,7 +370,13 @@ impl View<'_> {
         }
     }
 
-    fn channel_gates(&self, run: Option<&Run>, index: usize, step: &Step, send: Option<(&Send, crate::engine::action::Channel)>) -> ChannelGates {
+    fn channel_gates(
+        &self,
+        run: Option<&Run>,
+        index: usize,
+        step: &Step,
+        send: Option<(&Send, crate::engine::action::Channel)>,
+    ) -> ChannelGates {
         // without a run the step is asked as if it were planned for now
         let planned = run.map_or(self.now, |run| run::planned(self.rule, run, index, &self.profile.key, &self.zone));
         let deadline = run::deadline(&self.ctx.rules.policy, self.rule, step, planned, &self.zone);
@@ -387,6 +400,7 @@ impl View<'_> {
         ChannelGates {
             step: step.id.to_string(),
             channel: send.map(|(_, channel)| channel.name()),
+            supposed: run.is_none(),
             gates,
             earliest_at: earliest(first, |now| gate::ask(&at(now)).1).and_then(|at| self.instant(at)),
         }
@@ -394,7 +408,7 @@ impl View<'_> {
 
     fn gate_line(&self, gate: &'static str, answer: Answer) -> GateLine {
         let (answer, because, until) = match answer {
-            Answer::Pass => ("passes", None, None),
+            Answer::Pass => (PASSES, None, None),
             Answer::Hold { until, because } => ("holds", Some(because), self.instant(until)),
             Answer::Block { because } => ("blocks", Some(because), None),
             Answer::Drop { because } => ("drops", Some(because), None),
@@ -527,10 +541,10 @@ impl fmt::Display for StepLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "  step     {:<16} {:<8}", self.id, self.state)?;
         if let Some(planned) = &self.planned_at {
-            write!(f, " planned {planned}")?;
+            write!(f, " due {planned}")?;
         }
         if let Some(deadline) = &self.deadline {
-            write!(f, ", not after {deadline}")?;
+            write!(f, ", by {deadline}")?;
         }
         if !self.detail.is_empty() {
             write!(f, "   {}", self.detail)?;
@@ -540,20 +554,38 @@ impl fmt::Display for StepLine {
 }
 
 impl fmt::Display for ChannelGates {
+    /// In the order of the gates; those that pass in a row share a line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let by = self.channel.map(|channel| format!(" by {channel}")).unwrap_or_default();
+        let supposed = if self.supposed { ", were it due now" } else { "" };
         let earliest = self.earliest_at.as_deref().map_or_else(|| "closed".to_owned(), |at| format!("earliest at {at}"));
-        writeln!(f, "  gates    {}{by}: {earliest}", self.step)?;
-        for gate in &self.gates {
-            write!(f, "     {:<12} {}", gate.gate, gate.answer)?;
-            if let Some(until) = &gate.until {
-                write!(f, " until {until}")?;
+        writeln!(f, "  gates    {}{by}{supposed}: {earliest}", self.step)?;
+        for group in self.gates.chunk_by(|left, right| left.passes() && right.passes()) {
+            let names: Vec<&str> = group.iter().map(|gate| gate.gate).collect();
+            match group {
+                [gate] if !gate.passes() => gate.fmt(f)?,
+                _ => writeln!(f, "     {:<12} {}", "passes", names.join(", "))?,
             }
-            if let Some(because) = &gate.because {
-                write!(f, "   {because}")?;
-            }
-            writeln!(f)?;
         }
         Ok(())
+    }
+}
+
+impl GateLine {
+    fn passes(&self) -> bool {
+        self.answer == PASSES
+    }
+}
+
+impl fmt::Display for GateLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "     {:<12} {}", self.gate, self.answer)?;
+        if let Some(until) = &self.until {
+            write!(f, " until {until}")?;
+        }
+        if let Some(because) = &self.because {
+            write!(f, "   {because}")?;
+        }
+        writeln!(f)
     }
 }

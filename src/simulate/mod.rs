@@ -96,6 +96,8 @@ pub struct Person {
     pub own_events: Vec<Event>,
     /// What became of each step, by (rule, run number, step).
     pub steps: BTreeMap<(Name, u32, Name), Fate>,
+    /// Has joined, or an event has arrived: from then on the person exists.
+    known: bool,
     /// Arrived, and not yet absorbed by a look.
     waiting: Vec<Event>,
     /// Not yet arrived, by instant of arrival.
@@ -201,8 +203,9 @@ impl Timeline {
         &self.rules
     }
 
+    /// Everybody known by now.
     pub fn people(&self) -> impl Iterator<Item = (&Name, &Person)> {
-        self.people.iter()
+        self.people.iter().filter(|(_, person)| person.known)
     }
 
     pub fn person(&self, user: &str) -> Option<&Person> {
@@ -213,9 +216,9 @@ impl Timeline {
     pub fn join(&mut self, mut profile: Profile) {
         give_addresses(&mut profile);
         let key = Name::clone(&profile.key);
-        let person = Person { profile, due_at: self.now, next_stop: Timestamp::FOREVER, ..Person::default() };
+        let person = Person { profile, due_at: self.now, next_stop: Timestamp::FOREVER, known: true, ..Person::default() };
         self.people.insert(Name::clone(&key), person);
-        self.world.profiles = self.people.len() as u64;
+        self.world.profiles += 1;
         self.schedule(&key);
     }
 
@@ -228,7 +231,6 @@ impl Timeline {
                 give_addresses(&mut profile);
                 let person = Person { profile, due_at: Timestamp::FOREVER, next_stop: Timestamp::FOREVER, ..Person::default() };
                 self.people.insert(Arc::from(user), person);
-                self.world.profiles = self.people.len() as u64;
                 Arc::from(user)
             }
         };
@@ -243,7 +245,7 @@ impl Timeline {
     pub fn look_again(&mut self) {
         let keys: Vec<Name> = self.people.keys().cloned().collect();
         for key in keys {
-            if let Some(person) = self.people.get_mut(&key) {
+            if let Some(person) = self.people.get_mut(&key).filter(|person| person.known) {
                 person.due_at = person.due_at.min(self.now);
             }
             self.schedule(&key);
@@ -354,6 +356,8 @@ impl Timeline {
         while person.coming.front().is_some_and(|event| event.received_at <= self.now) {
             person.waiting.extend(person.coming.pop_front());
             self.counts.events += 1;
+            self.world.profiles += u64::from(!person.known);
+            person.known = true;
             arrived = true;
         }
         arrived

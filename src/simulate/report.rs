@@ -146,7 +146,11 @@ impl fmt::Display for Report {
                 writeln!(f)?;
             }
         }
-        writeln!(f, "\nevaluations {} ({} by the clock alone); a daily scan of everybody would have made {}", self.evaluations, self.clock_instants, self.daily_scan)?;
+        writeln!(
+            f,
+            "\nevaluations {} ({} by the clock alone); a daily scan of everybody would have made {}",
+            self.evaluations, self.clock_instants, self.daily_scan
+        )?;
         for fault in &self.faults {
             writeln!(f, "fault of the engine: {fault}")?;
         }

@@ -127,9 +127,15 @@ pub enum Wanted {
     Number(i64),
     Moment(When),
     /// A list: exact, or (`includes:`) among others.
-    List { items: Vec<Json>, includes: bool },
+    List {
+        items: Vec<Json>,
+        includes: bool,
+    },
     /// A map of names to values.
-    Map { entries: BTreeMap<String, Json>, includes: bool },
+    Map {
+        entries: BTreeMap<String, Json>,
+        includes: bool,
+    },
 }
 
 /// The keys of `expect`, in the order of the language's table.
@@ -197,11 +203,7 @@ impl Reader<'_> {
         let mut tests = Vec::new();
         for item in items {
             let case = self.required(item, "case").and_then(|n| self.text(n)).unwrap_or_default();
-            let name = if test.name.contains("${case}") {
-                test.name.replace("${case}", &case)
-            } else {
-                format!("{} ({case})", test.name)
-            };
+            let name = if test.name.contains("${case}") { test.name.replace("${case}", &case) } else { format!("{} ({case})", test.name) };
             let given = self.given(item, test.given.clone());
             tests.push(RuleTest { name, place: item.place.clone(), given, ..test.clone() });
         }
@@ -238,7 +240,8 @@ impl Reader<'_> {
         let known = self.set.program.as_ref().is_some_and(|p| p.classes.contains_key(class.as_str()));
         if !known {
             let place = node.get("class").map_or(&node.place, |n| &n.place).clone();
-            self.findings.push(Diagnostic::error("RK0225", place, format!("the program has no class `{class}`")).len(class.chars().count()));
+            self.findings
+                .push(Diagnostic::error("RK0225", place, format!("the program has no class `{class}`")).len(class.chars().count()));
         }
         let points = self.required(node, "points").and_then(|n| self.number(n))?;
         let granted = node.get("granted").and_then(|n| self.when(n));
@@ -274,7 +277,8 @@ impl Reader<'_> {
                 (Some(channel), Some(receipt)) => {
                     deliver.0.insert(channel, receipt);
                 }
-                (None, _) => self.form(&entry.value, &format!("`{}` is no channel; one of {}", entry.key.text, names(&Channel::ALL.map(Channel::name)))),
+                (None, _) => self
+                    .form(&entry.value, &format!("`{}` is no channel; one of {}", entry.key.text, names(&Channel::ALL.map(Channel::name)))),
                 (_, None) => self.form(&entry.value, &format!("a channel answers one of {}", names(&Receipt::ALL.map(Receipt::name)))),
             }
         }

@@ -1,7 +1,12 @@
-//! The command line as its users meet it: help texts and exit codes.
+//! The command line as its users meet it: help texts, exit codes, and what the commands print.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use clap::CommandFactory;
 use rekindle::cli::Cli;
+use serde_json::Value as Json;
 
 #[test]
 fn the_command_tree_is_well_formed() {
@@ -16,4 +21,142 @@ fn every_command_says_its_task_and_shows_an_example() {
         let help = command.clone().render_long_help().to_string();
         assert!(help.contains("$ rekindle "), "`{}` shows no example:\n{help}", command.get_name());
     }
+}
+
+fn rekindle(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args);
+    command.output().expect("the program is built with the tests")
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+const RULE: &str = r#"rekindle: 1
+rules:
+  - id: quiet
+    owner: tests
+    when: days_silent >= 30
+    existing: skip
+    steps:
+      - { id: mail, send: { template: note, channels: [email] } }
+"#;
+
+const TEST: &str = r#"rekindle: 1
+tests:
+  - name: written to on the thirtieth day
+    rules: [quiet]
+    start: "2026-03-05T09:00:00Z"
+    given:
+      user: { id: u1, first_seen_at: -400d, last_active_at: -29d }
+    timeline:
+      - { at: +23h, expect: { when: false, sent: [] } }
+      - { at: +1d, expect: { sent: [{ note: EXPECTED }] } }
+"#;
+
+/// A directory with one rule and its test, which expects the message on `channel`.
+fn shop(dir: &Path, channel: &str) {
+    let files = [
+        ("rule.yaml", RULE.to_owned()),
+        ("rule.test.yaml", TEST.replace("EXPECTED", channel)),
+        ("policy.yaml", "rekindle: 1\npolicy:\n  time: { zone: { last: UTC } }\n  consent: { marketing: always }\n  categories: { default: marketing }\n".to_owned()),
+        ("events.yaml", "rekindle: 1\nevents:\n  session_started: { name: \"Session Started\", active: true }\n".to_owned()),
+        ("templates/note/template.yaml", "rekindle: 1\ntemplate: { purpose: marketing, states: { en: reviewed } }\n".to_owned()),
+        ("templates/note/en/subject.liquid", "Hello\n".to_owned()),
+        ("templates/note/en/text.liquid", "Come and see us.\n".to_owned()),
+    ];
+    for (path, text) in files {
+        let path = dir.join(path);
+        fs::create_dir_all(path.parent().expect("because every path has one")).expect("a directory");
+        fs::write(path, text).expect("a file");
+    }
+}
+
+#[test]
+fn test_passes_fails_and_cannot_run() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().to_str().expect("a path of letters");
+    shop(dir.path(), "email");
+    let good = rekindle(&["test", path]);
+    assert_eq!(code(&good), Some(0), "{}{}", stdout(&good), stderr(&good));
+    assert!(stdout(&good).contains("1 passed, 0 failed"), "{}", stdout(&good));
+
+    shop(dir.path(), "push");
+    let bad = rekindle(&["test", path]);
+    let said = stdout(&bad);
+    assert_eq!(code(&bad), Some(1));
+    for part in ["RK0610", "rule.test.yaml:10", "expected `sent` [{\"note\":\"push\"}], got [{\"note\":\"email\"}]", "days_silent >= 30"] {
+        assert!(said.contains(part), "`{part}` is missing in\n{said}");
+    }
+
+    let missing = rekindle(&["test", "no/such/place"]);
+    assert_eq!(code(&missing), Some(2), "{}", stderr(&missing));
+    assert!(stderr(&missing).starts_with("error: "), "{}", stderr(&missing));
+}
+
+#[test]
+fn test_names_what_is_wrong_with_a_test_itself() {
+    let dir = tempfile::tempdir().expect("a directory");
+    shop(dir.path(), "email");
+    let broken = TEST
+        .replace("rules: [quiet]", "rules: [quite]")
+        .replace("+23h", "+26h")
+        .replace("user: { id: u1,", "usr: { id: u1,")
+        .replace("EXPECTED", "email");
+    fs::write(dir.path().join("rule.test.yaml"), broken).expect("a file");
+    let output = rekindle(&["test", dir.path().to_str().expect("a path of letters")]);
+    let said = stdout(&output);
+    assert_eq!(code(&output), Some(1), "{said}{}", stderr(&output));
+    for part in ["RK0601", "no rule `quite`", "RK0602", "RK0101", "unknown key `usr`"] {
+        assert!(said.contains(part), "`{part}` is missing in\n{said}");
+    }
+}
+
+#[test]
+fn simulate_counts_what_the_rules_would_have_done() {
+    let dir = tempfile::tempdir().expect("a directory");
+    shop(dir.path(), "email");
+    let events = dir.path().join("events.ndjson");
+    let session = |id: &str, user: &str, at: &str| {
+        format!(r#"{{"type":"track","messageId":"{id}","userId":"{user}","event":"Session Started","timestamp":"{at}"}}"#)
+    };
+    let lines = [
+        session("1", "anna", "2026-01-01T10:00:00Z"),
+        session("2", "ben", "2026-01-01T11:00:00Z"),
+        "this is no event".to_owned(),
+        session("3", "anna", "2026-01-20T10:00:00Z"),
+        session("3", "anna", "2026-01-20T10:00:00Z"),
+        session("4", "anna", "2026-03-01T10:00:00Z"),
+        session("5", "late", "2026-03-20T10:00:00Z"),
+    ];
+    fs::write(&events, lines.join("\n")).expect("a file");
+    let (rules, events) = (dir.path().to_str().expect("a path"), events.to_str().expect("a path"));
+    let output = rekindle(&["simulate", "--rules", rules, "--events", events, "--until", "2026-03-10T00:00:00Z", "--format", "json"]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("line 3"), "{}", stderr(&output));
+    let report: Json = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
+    assert_eq!(report["events"], 4, "the one after T and the one told twice do not count");
+    assert_eq!(report["profiles"], 2);
+    // ben on 31 January; anna on 19 February, and not again within thirty days
+    assert_eq!(report["rules"]["quiet"]["entered"], 2);
+    assert_eq!(report["rules"]["quiet"]["existing"], 0);
+    let mail = &report["rules"]["quiet"]["steps"]["mail"];
+    for (what, count) in [("sent", 2), ("dropped", 0), ("held", 0), ("blocked", 0)] {
+        assert_eq!(mail[what], count, "{what}");
+    }
+    assert!(report["evaluations"].as_u64().is_some_and(|evaluations| (6..=10).contains(&evaluations)), "{report}");
+
+    let text = rekindle(&["simulate", "--rules", rules, "--events", events, "--until", "2026-03-10"]);
+    assert!(stdout(&text).contains("People do not react in a replay"), "{}", stdout(&text));
+    let nothing = rekindle(&["simulate", "--rules", rules, "--events", events, "--until", "2020-01-01"]);
+    assert_eq!(code(&nothing), Some(2), "{}", stderr(&nothing));
 }

@@ -3,12 +3,15 @@
 mod cli;
 mod demo;
 mod doctor;
+mod facts;
 mod ingest;
 mod kill;
 mod messages;
 mod pack;
+mod rule_tests;
 mod rules;
 mod services;
 mod store;
+mod stories;
 mod tidy;
 mod verdicts;

@@ -1,0 +1,120 @@
+//! `rekindle explain`: why, why not, until when.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context as _, bail};
+
+use super::database::{self, Database};
+use super::{ExitCode, Format};
+use crate::clock::{Clock, SystemClock};
+use crate::engine::decide::Context;
+use crate::engine::rule::RuleSet;
+use crate::engine::time::Timestamp;
+use crate::simulate::explain::{Explanation, explain, local};
+use crate::store::{EntryRow, Store, StoredProfile};
+
+/// So many lines of the decision log are shown for an instant that is past.
+const LOG_LINES: usize = 20;
+/// Databases of that environment live in the past: "now" is the instant up to which they were replayed.
+const DEMO: &str = "demo";
+
+/// Explain why a rule did or did not do something for one person, and until when that stands
+///
+/// The condition as a tree with the values read, the run and its steps with their times, every gate in order with the earliest
+/// instant at which it opens, and the next instant at which anything can change. For an instant that is past, what was decided by
+/// then is shown from the decision log.
+///
+/// Example:
+///
+///   $ rekindle explain --rule silence-60d --user or-17850 --dir demo
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// The rule's id
+    #[arg(long, value_name = "ID")]
+    pub rule: String,
+    /// The person's user id
+    #[arg(long, value_name = "ID")]
+    pub user: String,
+    /// The instant in question [default: now; in a demo, the end of the replay]
+    #[arg(long, value_name = "T", value_parser = super::simulate::instant)]
+    pub at: Option<Timestamp>,
+    #[command(flatten)]
+    pub database: database::Args,
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Database { store, environment } = args.database.open().await?;
+    let stored = database::person(&store, &args.user).await?;
+    let set = database::live_rules(&store).await?;
+    let Some(rule) = set.rule(&args.rule) else {
+        let known: Vec<&str> = set.rules.iter().map(|rule| &*rule.id).collect();
+        bail!("no rule `{}` is live here; there are {}", args.rule, known.join(", "));
+    };
+    let decided = stored.profile.decided_at;
+    let now = args.at.or(if environment == DEMO { decided } else { None }).unwrap_or_else(|| SystemClock.now());
+    if decided.is_some_and(|decided| now < decided) {
+        return past(&args, &store, &set, &stored, now).await;
+    }
+    let view = store.world(now).await?;
+    let older = HashMap::new();
+    let ctx = Context { rules: &set, older: &older, world: &view.world };
+    show(&args, &explain(&ctx, &stored.profile, stored.due_at, rule, now))?;
+    if !stored.waiting.is_empty() && args.format == Format::Text {
+        println!("     {} events wait to be looked at", stored.waiting.len());
+    }
+    if let Some((at, reason)) = &stored.quarantined {
+        eprintln!("warning: this person was set aside at {at}: {reason}");
+    }
+    Ok(ExitCode::Fine)
+}
+
+fn show(args: &Args, explanation: &Explanation) -> anyhow::Result<()> {
+    match args.format {
+        Format::Text => println!("{explanation}"),
+        Format::Json => println!("{}", serde_json::to_string_pretty(explanation).context("cannot be written as JSON")?),
+    }
+    Ok(())
+}
+
+/// The state of a past instant is not kept, but every decision is: what the rule decided about this person by then.
+async fn past(args: &Args, store: &impl Store, set: &RuleSet, stored: &StoredProfile, at: Timestamp) -> anyhow::Result<ExitCode> {
+    let history = store.history(stored.id).await?;
+    let by_then = |row: &&EntryRow| *row.entry.rule == *args.rule && row.entry.at <= at;
+    let rows: Vec<&EntryRow> = history.entries.iter().filter(by_then).collect();
+    let shown = rows.get(rows.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
+    let zone = set.policy.zone_of(&stored.profile);
+    if args.format == Format::Json {
+        let lines: Vec<_> = shown.iter().map(|row| json(row)).collect();
+        println!("{}", serde_json::to_string_pretty(&lines).context("cannot be written as JSON")?);
+        return Ok(ExitCode::Fine);
+    }
+    println!("{}   user {}   decided by {} {}", args.rule, args.user, local(at, &zone), zone.name());
+    for row in shown {
+        let entry = &row.entry;
+        let until = entry.until.map(|until| format!(", until {}", local(until, &zone))).unwrap_or_default();
+        let version: String = format!("{:016x}", row.rules_version).chars().take(7).collect();
+        let at = local(entry.at, &zone);
+        println!("  {at:<19}  @ {version}  {:<10} {:<11} {}{until}", entry.step, entry.what.name(), entry.because);
+    }
+    if shown.is_empty() {
+        println!("  nothing: the rule had not spoken about this person");
+    }
+    Ok(ExitCode::Fine)
+}
+
+fn json(row: &EntryRow) -> BTreeMap<&'static str, serde_json::Value> {
+    let entry = &row.entry;
+    BTreeMap::from([
+        ("at", entry.at.to_string().into()),
+        ("version", format!("{:016x}", row.rules_version).into()),
+        ("rule", (*entry.rule).into()),
+        ("run", entry.run.into()),
+        ("step", (*entry.step).into()),
+        ("what", entry.what.name().into()),
+        ("because", (*entry.because).into()),
+        ("until", entry.until.map(|until| until.to_string()).into()),
+    ])
+}
