@@ -121,3 +121,61 @@ pub fn distinct(view: View<'_>) -> (i64, Timestamp) {
     let first_out = latest.values().min().map_or(Timestamp::FOREVER, |at| view.leaves_at(&Point { at: *at, value: 0 }));
     (latest.len() as i64, first_out.min(view.next_in))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::sample::day;
+    use crate::engine::time::DAY_MS;
+
+    fn series(points: &[(i64, i64)]) -> Series {
+        let mut series = Series::default();
+        for (at, value) in points {
+            series.insert(Point { at: day(*at), value: *value });
+        }
+        series
+    }
+
+    #[test]
+    fn a_window_is_half_open_and_what_leaves_at_one_instant_leaves_together() {
+        let orders = series(&[(0, 100), (0, 50), (10, 30), (20, 5)]);
+        let refunds = series(&[(10, 40)]);
+        let month = 30 * DAY_MS;
+        // (now, edge) -> truth and the day of its next flip
+        for (now, edge, truth, until) in [
+            (29, 145, true, Some(30)),
+            (30, 145, false, None),
+            // 145 until day 30, then -5, and from day 40 on 5, when the refund has left: up by the clock
+            (29, 0, true, Some(30)),
+            (30, 0, false, Some(40)),
+            (40, 0, true, None),
+            (40, 1, true, Some(50)),
+            (50, 1, false, None),
+        ] {
+            let view = |series| View::new(series, day(now), Some(month));
+            let verdict = net_at_least(view(&orders), Some(view(&refunds)), 0, edge);
+            let expected = Verdict::new(truth, until.map_or(Timestamp::FOREVER, day));
+            assert_eq!(verdict, expected, "day {now}, at least {edge}");
+        }
+        assert_eq!(count_at_least(&orders, day(29), month, 3), Verdict::new(true, day(30)));
+        assert_eq!(count_at_least(&orders, day(30), month, 3), Verdict::settled(false));
+        assert_eq!(count_at_least(&orders, day(30), month, 2), Verdict::new(true, day(40)));
+    }
+
+    #[test]
+    fn what_lies_ahead_enters() {
+        let orders = series(&[(0, 1), (5, 1)]);
+        assert_eq!(count_at_least(&orders, day(3), 30 * DAY_MS, 2), Verdict::new(false, day(5)));
+        assert_eq!(net_at_least(View::new(&orders, day(3), None), None, 7, 9), Verdict::new(false, day(5)));
+    }
+
+    #[test]
+    fn the_greatest_stands_until_the_latest_of_its_equals_leaves() {
+        let points = series(&[(0, 9), (3, 9), (4, 2)]);
+        let view = View::new(&points, day(5), Some(10 * DAY_MS));
+        assert_eq!(greatest(view, |value| value), Ok((9, day(13))));
+        assert_eq!(greatest(view, |value| !value), Ok((2, day(14))));
+        assert_eq!(last(view), Ok((2, day(14))));
+        assert_eq!(distinct(view), (2, day(13)));
+    }
+}

@@ -122,3 +122,48 @@ enum Decider {
     /// All are needed; this one may change first.
     Everything(Option<usize>),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Scope, Subject, parse};
+    use crate::engine::profile::Profile;
+    use crate::engine::sample::{day, shop};
+
+    #[test]
+    fn the_tree_says_what_decides_and_what_is_not_needed() {
+        let shop = shop();
+        let mut profile = Profile::new("u1");
+        profile.activity.last_active_at = Some(day(0));
+        profile.first_seen_at = Some(day(0));
+        let condition =
+            parse::condition("days_silent >= 30 && (points > 100 || orders_30d >= 1)", &Scope::of(shop.names())).expect("a condition");
+        let leaves = condition.explain(shop.names(), Subject { profile: &profile, now: day(3), event: None, run: None });
+        let told: Vec<String> = leaves
+            .iter()
+            .map(|leaf| {
+                let values: Vec<String> =
+                    leaf.values.iter().map(|(name, value)| format!(" {name}={}", value.as_ref().expect("a value"))).collect();
+                let marks = (if leaf.needed { "" } else { " (not needed)" }, if leaf.witness { " *" } else { "" });
+                format!(
+                    "{}{} {:?}{}{}{}",
+                    "  ".repeat(leaf.depth),
+                    leaf.text,
+                    leaf.truth.expect("a truth"),
+                    values.concat(),
+                    marks.0,
+                    marks.1
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "all of false *",
+                "  days_silent >= 30 false days_silent=3 (not needed)",
+                "  any of false *",
+                "    points > 100 false points=0 *",
+                "    orders_30d >= 1 false orders_30d=0",
+            ]
+        );
+    }
+}
