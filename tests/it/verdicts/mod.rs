@@ -26,20 +26,21 @@ struct Case {
     formula: Formula,
     condition: Condition,
     calendar_around: Date,
+    near_change: bool,
 }
 
 impl Case {
     fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
-        let (start, zone) = moment(&mut rng);
+        let (start, zone, near_change) = moment(&mut rng);
         let calendar_around = start.local(&Zone::UTC).date();
         let shop = shop(calendar_around);
         let profile = person(&mut rng, start, &zone);
-        let sight = Sight { profile: &profile, zone: &zone, now: start, calendar_around };
+        let sight = Sight { profile: &profile, zone: &zone, now: start, calendar_around, near_change };
         let formula = formula(&mut rng, &sight, 3);
         let condition =
             parse::condition(&formula.text, &Scope::of(shop.names())).unwrap_or_else(|errors| panic!("{}: {errors:?}", formula.text));
-        Case { shop, profile, zone, start, formula, condition, calendar_around }
+        Case { shop, profile, zone, start, formula, condition, calendar_around, near_change }
     }
 
     fn subject(&self, now: Timestamp) -> Subject<'_> {
@@ -51,7 +52,8 @@ impl Case {
     }
 
     fn naive(&self, now: Timestamp) -> bool {
-        let sight = Sight { profile: &self.profile, zone: &self.zone, now, calendar_around: self.calendar_around };
+        let sight =
+            Sight { profile: &self.profile, zone: &self.zone, now, calendar_around: self.calendar_around, near_change: self.near_change };
         (self.formula.truth)(&sight)
     }
 

@@ -18,6 +18,8 @@ pub struct Sight<'s> {
     pub zone: &'s Zone,
     pub now: Timestamp,
     pub calendar_around: Date,
+    /// Ask about the local calendar more often.
+    pub near_change: bool,
 }
 
 type Reading<T> = Rc<dyn Fn(&Sight<'_>) -> T>;
@@ -72,6 +74,9 @@ pub fn formula(rng: &mut Rng, sight: &Sight<'_>, depth: u32) -> Formula {
 }
 
 fn leaf(rng: &mut Rng, sight: &Sight<'_>) -> Formula {
+    if sight.near_change && rng.chance(50) {
+        return local(rng, sight);
+    }
     match rng.range(0, 3) {
         0 => flag(rng, sight),
         1 => {
@@ -281,6 +286,10 @@ fn calculated(rng: &mut Rng) -> Number {
 fn compared(rng: &mut Rng, sight: &Sight<'_>, number: Number) -> Formula {
     let near = (number.value)(sight);
     let edge = near + if number.is_money { rng.range(-2, 1) * 9_000 } else { rng.range(-1, 3) };
+    compared_with(rng, edge, number)
+}
+
+fn compared_with(rng: &mut Rng, edge: i64, number: Number) -> Formula {
     let value = number.value;
     let written = if number.is_money { format!("\"{}\"", money_text(edge)) } else { edge.to_string() };
     let (text, truth): (String, Reading<bool>) = match rng.range(0, 8) {
@@ -316,28 +325,7 @@ fn flag(rng: &mut Rng, sight: &Sight<'_>) -> Formula {
                 s.now.ms_since(silent_since(s.profile)) >= minutes * MINUTE_MS
             })
         }
-        2..=3 => {
-            let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-            let chosen: Vec<usize> = (0..rng.range(1, 3)).map(|_| rng.range(0, 6) as usize).collect();
-            let list: Vec<String> = chosen.iter().map(|day| format!("'{}'", days[*day])).collect();
-            said(format!("local_weekday in [{}]", list.join(", ")), &["zone"], move |s| {
-                let today = s.now.local(s.zone).weekday().to_monday_zero_offset() as usize;
-                chosen.contains(&today)
-            })
-        }
-        4..=5 => {
-            let date = sight.now.local(sight.zone).date().saturating_add(jiff::Span::new().days(rng.range(-1, 3)));
-            match rng.range(0, 2) {
-                0 => said(format!("local_date >= '{date}'"), &["zone"], move |s| s.now.local(s.zone).date() >= date),
-                1 => said(format!("local_date == '{date}'"), &["zone"], move |s| s.now.local(s.zone).date() == date),
-                _ => said("has(birth_date) && local_date > birth_date", &["zone", "attributes"], |s| {
-                    match attribute(s, "birth_date", None) {
-                        Some(Value::Date(birth)) => s.now.local(s.zone).date() > *birth,
-                        _ => false,
-                    }
-                }),
-            }
-        }
+        2..=5 => local(rng, sight),
         6..=7 => {
             let (name, zone, days) = if rng.chance(50) {
                 ("here", "America/Santiago", vec![(-40, -3), (0, 0), (1, 1), (3, 5)])
@@ -380,5 +368,48 @@ fn flag(rng: &mut Rng, sight: &Sight<'_>) -> Formula {
         _ => said("老客户", &["orders", "activity"], |s| {
             seen(&s.profile.orders, Some(90), s.now).len() >= 2 && counted_units(silent_since(s.profile), DAY_MS, s.now) < 20
         }),
+    }
+}
+
+/// A question about the person's calendar.
+fn local(rng: &mut Rng, sight: &Sight<'_>) -> Formula {
+    match rng.range(0, 5) {
+        0..=1 => {
+            let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+            let chosen: Vec<usize> = (0..rng.range(1, 3)).map(|_| rng.range(0, 6) as usize).collect();
+            let list: Vec<String> = chosen.iter().map(|day| format!("'{}'", days[*day])).collect();
+            said(format!("local_weekday in [{}]", list.join(", ")), &["zone"], move |s| {
+                let today = s.now.local(s.zone).weekday().to_monday_zero_offset() as usize;
+                chosen.contains(&today)
+            })
+        }
+        2..=3 => {
+            let date = sight.now.local(sight.zone).date().saturating_add(jiff::Span::new().days(rng.range(-1, 3)));
+            match rng.range(0, 2) {
+                0 => said(format!("local_date >= '{date}'"), &["zone"], move |s| s.now.local(s.zone).date() >= date),
+                1 => said(format!("local_date == '{date}'"), &["zone"], move |s| s.now.local(s.zone).date() == date),
+                _ => said("has(birth_date) && local_date > birth_date", &["zone", "attributes"], |s| {
+                    match attribute(s, "birth_date", None) {
+                        Some(Value::Date(birth)) => s.now.local(s.zone).date() > *birth,
+                        _ => false,
+                    }
+                }),
+            }
+        }
+        4 => {
+            let hour = i64::from(sight.now.local(sight.zone).hour()) + rng.range(-2, 3);
+            compared_with(rng, hour, named("local_hour", &["zone"], |s| i64::from(s.now.local(s.zone).hour())))
+        }
+        _ => {
+            let since = silent_since(sight.profile).min(sight.now);
+            let passed = i64::from((sight.now.local(sight.zone).date() - since.local(sight.zone).date()).get_days());
+            let text = "(local_days_since(last_active_at) ?? 3)";
+            let days = named(text, &["activity", "zone"], |s| {
+                let Some(at) = s.profile.activity.last_active_at else { return 3 };
+                i64::from((s.now.local(s.zone).date() - at.local(s.zone).date()).get_days())
+            });
+            let edge = passed + rng.range(-1, 2);
+            compared_with(rng, edge, days)
+        }
     }
 }

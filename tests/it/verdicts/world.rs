@@ -41,8 +41,9 @@ impl Rng {
     }
 }
 
-/// Clock changes at midnight, by half an hour, a minute after midnight, a whole day; and none at all.
-const ZONES: [&str; 12] = [
+/// Clock changes at midnight and a minute after it, by half an hour, by two and three hours across midnight, by a whole day; and none at
+/// all. Zones that only ever move by an hour in the small hours would forgive an evaluator that overlooks the change itself.
+const ZONES: [&str; 18] = [
     "America/New_York",
     "Asia/Kolkata",
     "Africa/Cairo",
@@ -51,10 +52,16 @@ const ZONES: [&str; 12] = [
     "America/Santiago",
     "America/Havana",
     "America/St_Johns",
+    "America/St_Johns",
+    "Antarctica/Casey",
+    "Antarctica/Casey",
+    "Antarctica/Troll",
+    "America/Caracas",
+    "Asia/Gaza",
     "Pacific/Apia",
     "Africa/Casablanca",
+    "Asia/Pyongyang",
     "Europe/London",
-    "Asia/Beirut",
 ];
 
 pub struct Shop {
@@ -175,13 +182,16 @@ pub fn shop(calendar_around: Date) -> Shop {
     shop
 }
 
-/// An instant to ask about, and the zone of the person.
-pub fn moment(rng: &mut Rng) -> (Timestamp, Zone) {
+/// An instant to ask about, the zone of the person, and whether that zone's clock changes within three days.
+pub fn moment(rng: &mut Rng) -> (Timestamp, Zone, bool) {
     let zone = Zone::named(*rng.pick(&ZONES)).expect("a zone of the tz database");
-    let somewhere = Timestamp::parse("2005-01-01T00:00:00Z").expect("an instant").plus_ms(rng.range(0, 22 * 365 * 24 * 60) * MINUTE_MS);
+    let somewhere = Timestamp::parse("1988-01-01T00:00:00Z").expect("an instant").plus_ms(rng.range(0, 39 * 365 * 24 * 60) * MINUTE_MS);
     let change = zone.next_transition(somewhere);
-    let start = if rng.chance(50) && !change.is_forever() { change.plus_ms(rng.range(-3 * 96, 96) * 15 * MINUTE_MS) } else { somewhere };
-    (start, zone)
+    if rng.chance(50) || change.is_forever() {
+        return (somewhere, zone, false);
+    }
+    let away = if rng.chance(50) { rng.range(-240, 60) * MINUTE_MS } else { rng.range(-3 * 96, 96) * 15 * MINUTE_MS };
+    (change.plus_ms(away), zone, true)
 }
 
 pub fn person(rng: &mut Rng, now: Timestamp, zone: &Zone) -> Profile {
