@@ -4,4 +4,6 @@
 pub mod shop;
 
 mod cost;
+mod points;
 mod silence;
+mod tiers;
