@@ -28,7 +28,7 @@ use super::rule::expr::{EvalError, Names, Subject};
 use super::rule::{CapWindow, Rule, RuleSet};
 use super::run;
 pub use super::run::{ResultOf, result_event};
-use super::time::{DAY_MS, MINUTE_MS, Timestamp, Zone};
+use super::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp, Zone};
 use super::verdict::Verdict;
 
 /// What a decision may look at besides the person.
@@ -127,8 +127,16 @@ const MAX_GENERATIONS: u8 = 8;
 /// Conditions and steps take turns until nothing moves; a set that never settles is cut off here and goes on at the next look.
 const MAX_ROUNDS: usize = 16;
 
-/// What a quiet source or an unanswerable condition holds is looked at again after this long.
+/// A step whose hold is over as it is noted is looked at again after this long.
 const LOOK_AGAIN_MS: i64 = 15 * MINUTE_MS;
+
+/// What a quiet source holds is looked at once an hour, a quarter past: its counts are kept by the hour, so looking more often would
+/// ask the same thing again (in the demo's year that was three looks of five).
+fn source_looked_at_again(now: Timestamp) -> Timestamp {
+    const QUARTER_PAST_MS: i64 = 15 * MINUTE_MS;
+    let shifted = now.as_ms() - QUARTER_PAST_MS;
+    Timestamp::from_ms((shifted.div_euclid(HOUR_MS) + 1) * HOUR_MS + QUARTER_PAST_MS)
+}
 
 /// How long slots are kept beyond the longest cap: built-in counts (`sends_7d`) read them.
 const SLOTS_KEPT_MS: i64 = 35 * DAY_MS;
@@ -254,7 +262,7 @@ impl<'a> Look<'a> {
         let holds_absence = self.ctx.rules.policy.sources.is_some_and(|sources| sources.holds_absence);
         if rule.rests_on_absence && holds_absence && self.ctx.source_is_quiet(self.now) {
             let because = "the activity source is quiet: absence may be blindness".to_owned();
-            return Some(("source", because, self.now.plus_ms(LOOK_AGAIN_MS)));
+            return Some(("source", because, source_looked_at_again(self.now)));
         }
         None
     }

@@ -1,7 +1,7 @@
 //! No deduction without a delivered notice (I10). The engine announces, waits, checks and checks again; no key of a rule file
 //! switches any of it off.
 
-use super::{LOOK_AGAIN_MS, Look};
+use super::{Look, source_looked_at_again};
 use crate::engine::action::{MessageId, Outcome, Posting};
 use crate::engine::event::Value;
 use crate::engine::profile::{Notice, Run, StepState, Try};
@@ -57,7 +57,7 @@ impl Look<'_> {
         }
         let holds_penalties = self.ctx.rules.policy.sources.is_some_and(|sources| sources.holds_penalty);
         if holds_penalties && self.ctx.source_is_quiet(self.now) {
-            return wait(self.now.plus_ms(LOOK_AGAIN_MS), "the activity source is quiet: silence may be ours");
+            return wait(source_looked_at_again(self.now), "the activity source is quiet: silence may be ours");
         }
         MayTake::Now { notice: delivered.message, announced: notice.amount }
     }
