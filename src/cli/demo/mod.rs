@@ -370,7 +370,9 @@ impl Telling<'_> {
             bar.set_message(summary::date(stretch.from));
             replay.play(*stretch).await.with_context(|| format!("replaying the week of {}", summary::date(stretch.from)))?;
             bar.inc(1);
-            let ends_week = stretch.until.local(self.zone).date().weekday() == jiff::civil::Weekday::Monday;
+            // a stretch may also end within a Monday: where a source changes
+            let next = stretch.until.local(self.zone).date();
+            let ends_week = next.weekday() == jiff::civil::Weekday::Monday && self.zone.start_of_day(next) == stretch.until;
             if ends_week || stretch.until == input.until.unwrap_or_default() {
                 tally.catch_up(store.as_ref(), stretch.until).await?;
                 self.say(&bar, &week_line(&tally, stretch.until.plus_ms(-1)));

@@ -443,8 +443,13 @@ fn moments(story: &Story) -> Vec<Moment> {
     }
     moments.extend(story.history.entries.iter().filter_map(|row| of_entry(row, &story.zone)));
     moments.extend(story.history.messages.iter().filter_map(|message| of_message(message, story)));
-    moments.sort_by_key(|moment| moment.at);
+    moments.sort_by_key(|moment| (moment.at, rank(moment.class)));
     moments
+}
+
+/// Within an instant: what happened before what came of it.
+fn rank(class: &str) -> usize {
+    ["silence", "order", "tier", "rule", "hold", "points", "message"].iter().position(|known| *known == class).unwrap_or(usize::MAX)
 }
 
 fn of_event(event: &Event) -> Option<Moment> {
