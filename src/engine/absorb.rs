@@ -487,6 +487,8 @@ fn size(value: i64, aggregate: &Aggregate) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rule::PropertyType;
+    use super::super::rule::expr::{Scope, parse};
     use super::super::sample::{day, event, order, profile, refund, shop};
     use super::*;
     use proptest::prelude::*;
@@ -622,6 +624,27 @@ mod tests {
         assert_eq!(series("minutes_ever").sum_ever(), 19);
         assert_eq!((values("longest_ever"), values("last_minutes")), (vec![7], vec![4]));
         assert_eq!((values("shortest_30d"), values("pages_30d").len()), (vec![4], 1));
+    }
+
+    #[test]
+    fn where_decides_what_counts_and_a_missing_property_counts_nothing() {
+        let mut shop = shop();
+        let minutes = PropertyType { value_type: ValueType::Int, required: false };
+        let session = shop.dictionary.events.get_mut("session_started").expect("the sample's event");
+        session.properties.insert("minutes".into(), minutes);
+        let scope = Scope { event: shop.dictionary.events.get("session_started"), ..Scope::of(shop.names()) };
+        let filter = parse::condition("(event.minutes ?? 0) >= 5", &scope).expect("a condition");
+        let place = shop.dictionary.features.iter().position(|feature| &*feature.name == "sessions_ever").expect("a feature");
+        let FeatureKind::Aggregate(aggregate) = &mut shop.dictionary.features[place].kind else { panic!("an aggregate") };
+        aggregate.filter = Some(filter);
+        let mut profile = profile();
+        for properties in
+            [json!({ "minutes": 5 }), json!({ "minutes": 4 }), json!({}), json!({ "minutes": "long" }), json!({ "minutes": 60 })]
+        {
+            absorb(&mut profile, &event("Session Started", day(1), properties), shop.names());
+        }
+        assert_eq!(profile.features["sessions_ever"].count_ever(), 2);
+        assert_eq!(profile.features["minutes_ever"].sum_ever(), 69);
     }
 
     #[test]
