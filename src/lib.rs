@@ -10,11 +10,9 @@
 //! |---|---|---|
 //! | pure | [`engine`] | facts, rules, verdicts, gates, and the front door [`engine::decide`]: no I/O, no clock, no chance |
 //! | pure | [`message`] | template + profile + locale -> content |
-//! | pure | `simulate` | a timeline through the same front door: rule tests, `explain`, `simulate` |
+//! | pure | [`simulate`] | a timeline through the same front door: rule tests, `explain`, `simulate` |
 //! | ports | [`store`], [`channel`] | tables; the ways out |
-//! | ports | [`rulebook`], `clock`, `settings`, `telemetry` | rule files on disk; the only clock; the system administrator's file; logs |
-//! | services | `ingest`, `evaluate`, `dispatch` | events in; claim, decide, commit; claim, gates, intent, send, result |
-//! | ports | `rulebook`, [`versions`], [`clock`], `settings`, `telemetry` | rule files on disk; the sets in use; the only clock; the system administrator's file; logs |
+//! | ports | `rulebook`, [`versions`], [`clock`], [`settings`], [`telemetry`] | rule files on disk; the sets in use; the only clock; the system administrator's file; logs |
 //! | services | [`ingest`], [`evaluate`], [`dispatch`] | events in; claim, decide, commit; claim, gates, intent, send, result |
 //! | shell | [`cli`] | one file per command; `main` only calls it |
 //!

@@ -79,8 +79,11 @@ pub fn usable(book: &Rulebook) -> anyhow::Result<Arc<RuleSet>> {
     }
 }
 
-/// The events by user, those after `--until` left out, and what was not taken.
-fn read(args: &Args) -> anyhow::Result<(Vec<(Arc<str>, Event)>, Vec<String>)> {
+/// The events by user, and what was not taken.
+type Read = (Vec<(Arc<str>, Event)>, Vec<String>);
+
+/// Reads the events, those after `--until` left out.
+fn read(args: &Args) -> anyhow::Result<Read> {
     let cannot_open = || format!("cannot read the events of `{}`", args.events.display());
     let rows = read_events(&args.events, Origin::new("replay", Received::AsItHappened)).with_context(cannot_open)?;
     let mut events = Vec::new();

@@ -250,7 +250,7 @@ impl<'t> Stage<'t> {
             "outcome" => memory.and_then(|m| m.outcome).map_or(Json::Null, |outcome| Json::from(outcome.name())),
             "entered" => Json::from(self.timeline.counts.entered.get(&rule.id).copied().unwrap_or_default()),
             "next_check" => Json::from(self.offset(person.due_at)),
-            "sent" | "never_sent" => Json::Array(accepted(person).map(|m| sent_as(m)).collect()),
+            "sent" | "never_sent" => Json::Array(accepted(person).map(sent_as).collect()),
             "points" => Json::from(points::balance(&person.profile.wallet, None, now).0),
             "points_of" => self.map_of(wanted, |class| Json::from(points::balance(&person.profile.wallet, Some(class), now).0)),
             "tier" => self.feature(&person.profile, "tier"),

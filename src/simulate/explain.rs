@@ -195,7 +195,7 @@ impl View<'_> {
         if let Some(hold) = self.holds(Some(run)).next() {
             return (hold.gate.to_string(), format!("{}: {}", hold.step, hold.because));
         }
-        let finished = run.steps.iter().enumerate().filter(|(_, step)| !matches!(step, StepState::Waiting)).next_back();
+        let finished = run.steps.iter().enumerate().rfind(|(_, step)| !matches!(step, StepState::Waiting));
         let Some((index, state)) = finished else { return word("pending", "the run has begun, no step is due yet") };
         let step = run::step_at(self.rule, index).map_or("", |step| &*step.id);
         match state {

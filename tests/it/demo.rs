@@ -26,7 +26,7 @@ pub fn part_of_the_year(nth: u64, until: &str) -> String {
         let line = line.expect("text");
         let json: Json = serde_json::from_str(&line).expect("JSON");
         let user: u64 = json["userId"].as_str().and_then(|id| id.strip_prefix("or-")).and_then(|id| id.parse().ok()).expect("a customer");
-        if user % nth == 0 && json["timestamp"].as_str().expect("a timestamp") < until {
+        if user.is_multiple_of(nth) && json["timestamp"].as_str().expect("a timestamp") < until {
             part.push_str(&line);
             part.push('\n');
         }

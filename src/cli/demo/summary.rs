@@ -167,7 +167,7 @@ impl Summary {
     }
 
     fn write_text(&self, out: &mut String) -> std::fmt::Result {
-        let day = |at: Option<Timestamp>| at.map_or("?".into(), |at| date(at));
+        let day = |at: Option<Timestamp>| at.map_or("?".into(), date);
         writeln!(out, "{} to {}: {}", day(self.input.from), day(self.input.until), self.input.name)?;
         let rejected = if self.input.rejected > 0 { format!(", {} rows rejected", number(self.input.rejected)) } else { String::new() };
         writeln!(

@@ -108,6 +108,7 @@ impl FeatureType {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few per rule set, made once at load")]
 pub enum FeatureKind {
     Expr(Expr),
     Aggregate(Aggregate),
@@ -234,6 +235,7 @@ pub struct Active {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few per rule set, made once at load")]
 pub enum Trigger {
     When(Condition),
     Event { event: Name, filter: Option<Condition>, key: Option<Expr> },

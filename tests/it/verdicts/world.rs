@@ -184,7 +184,7 @@ pub fn shop(calendar_around: Date) -> Shop {
 
 /// An instant to ask about, the zone of the person, and whether that zone's clock changes within three days.
 pub fn moment(rng: &mut Rng) -> (Timestamp, Zone, bool) {
-    let zone = Zone::named(*rng.pick(&ZONES)).expect("a zone of the tz database");
+    let zone = Zone::named(rng.pick::<&str>(&ZONES)).expect("a zone of the tz database");
     let somewhere = Timestamp::parse("1988-01-01T00:00:00Z").expect("an instant").plus_ms(rng.range(0, 39 * 365 * 24 * 60) * MINUTE_MS);
     let change = zone.next_transition(somewhere);
     if rng.chance(50) || change.is_forever() {
