@@ -11,7 +11,7 @@ use super::event::{Event, Value};
 use super::gate;
 use super::profile::{Name, Profile, Run, StepState, Suppressed, Try};
 use super::rule::{Action, AtDays, MaxLate, Policy, Required, Rule, SendAt, Step, Trigger};
-use super::time::{HOUR_MS, Span, Timestamp, Zone};
+use super::time::{HOUR_MS, SECOND_MS, Span, Timestamp, Zone};
 
 /// How late a message of a category without a line in `policy.categories` may be.
 const MAX_LATE_ELSE: MaxLate = MaxLate::Span(Span::hours(24));
@@ -47,7 +47,9 @@ fn into_window(window: &SendAt, base: Timestamp, fraction: f64, zone: &Zone) -> 
             let opens = zone.instant(date.to_datetime(window.from)).max(base);
             let closes = zone.instant(date.to_datetime(window.to));
             if opens <= closes {
-                return opens.plus_ms((closes.ms_since(opens) as f64 * fraction) as i64);
+                let within_ms = (closes.ms_since(opens) as f64 * fraction) as i64;
+                // whole seconds: nobody wants to read more of a planned time
+                return opens.plus_ms(within_ms / SECOND_MS * SECOND_MS);
             }
         }
         match date.tomorrow() {

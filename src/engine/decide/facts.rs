@@ -10,7 +10,7 @@ use crate::engine::points::{self, Booked};
 use crate::engine::profile::{Name, Passage, Run, RunOutcome, StepState, WaitingEntry};
 use crate::engine::rule::expr::{EvalError, Subject};
 use crate::engine::rule::{Existing, Reentry, Rule, Trigger};
-use crate::engine::time::{DAY_MS, Timestamp};
+use crate::engine::time::{DAY_MS, SECOND_MS, Timestamp};
 use crate::engine::{absorb, coupon, gate, run, tier};
 
 /// Most starts remembered per rule: the latest, one per key.
@@ -141,7 +141,7 @@ impl<'a> Look<'a> {
             }
             Existing::Spread(span) => {
                 let spread_ms = (span.exact_ms() as f64 * gate::fraction(&rule.id, &self.profile.key)) as i64;
-                let begins = self.now.plus_ms(spread_ms);
+                let begins = self.now.plus_ms(spread_ms / SECOND_MS * SECOND_MS);
                 self.memory_mut(rule).passage = Passage::Pending(begins);
                 self.log(
                     &rule.id,
