@@ -63,7 +63,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let ctx = Context { rules: &set, older: &older, world: &view.world };
     show(&args, &explain(&ctx, &stored.profile, stored.due_at, rule, now))?;
     if !stored.waiting.is_empty() && args.format == Format::Text {
-        println!("     {} events wait to be looked at", stored.waiting.len());
+        let waiting = stored.waiting.len();
+        println!("     {waiting} {} not been looked at yet", if waiting == 1 { "event has" } else { "events have" });
     }
     if let Some((at, reason)) = &stored.quarantined {
         eprintln!("warning: this person was set aside at {at}: {reason}");

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::{Fate, Person, Timeline};
 use crate::engine::action::MessageState;
-use crate::engine::profile::Name;
+use crate::engine::profile::{Category, Name};
+use crate::engine::rule::ConsentBasis;
 use crate::engine::time::{DAY_MS, Timestamp};
 
 /// Printed under every report: a replay measures no effect.
@@ -28,6 +29,9 @@ pub struct Report {
     pub events: u64,
     pub profiles: u64,
     pub rules: BTreeMap<Name, RuleReport>,
+    /// What a reader should know before reading the figures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Faults of the engine, if any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<String>,
@@ -85,10 +89,19 @@ impl Report {
             events: timeline.counts.events,
             profiles,
             rules,
+            notes: notes(timeline),
             faults: timeline.faults.clone(),
             caveat: CAVEAT,
         }
     }
+}
+
+/// A file of orders says nothing of consent, and then no marketing rule does anything: that would be read as a fault of the rules.
+fn notes(timeline: &Timeline) -> Vec<String> {
+    let asks = timeline.rules().policy.consent.get(&Category::Marketing).is_some_and(|basis| !matches!(basis, ConsentBasis::Always));
+    let nobody_said = timeline.people().all(|(_, person)| person.profile.consents.is_empty());
+    let note = "no event records consent, and the policy asks for it: nobody may be written to for marketing, nobody is `reachable`";
+    if asks && nobody_said { vec![note.to_owned()] } else { Vec::new() }
 }
 
 /// Whole days since the person is known: so often a daily scan would have looked.
@@ -151,6 +164,9 @@ impl fmt::Display for Report {
             "\nevaluations {} ({} by the clock alone); a daily scan of everybody would have made {}",
             self.evaluations, self.clock_instants, self.daily_scan
         )?;
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
         for fault in &self.faults {
             writeln!(f, "fault of the engine: {fault}")?;
         }

@@ -160,3 +160,54 @@ fn simulate_counts_what_the_rules_would_have_done() {
     let nothing = rekindle(&["simulate", "--rules", rules, "--events", events, "--until", "2020-01-01"]);
     assert_eq!(code(&nothing), Some(2), "{}", stderr(&nothing));
 }
+
+#[test]
+fn explain_and_timeline_read_what_a_replay_has_left_behind() {
+    let dir = tempfile::tempdir().expect("a directory");
+    shop(&dir.path().join("rules"), "email");
+    let path = |name: &str| dir.path().join(name).to_str().expect("a path").to_owned();
+    let session = |id: &str, user: &str, at: &str| {
+        format!(
+            r#"{{"type":"track","messageId":"{id}","userId":"{user}","event":"Session Started","timestamp":"{at}","properties":{{"page":"start"}}}}"#
+        )
+    };
+    let identify = r#"{"type":"identify","messageId":"0","userId":"anna","timestamp":"2026-01-01T10:00:00Z","traits":{"email":"anna@example.com","country":"GB"}}"#;
+    let lines = [identify.to_owned(), session("1", "anna", "2026-01-01T10:00:00Z"), session("2", "ben", "2026-02-20T11:00:00Z")];
+    fs::write(path("events.ndjson"), lines.join("\n")).expect("a file");
+    let demo = rekindle(&["demo", "--rules", &path("rules"), "--events", &path("events.ndjson"), "--dir", &path("data")]);
+    assert_eq!(code(&demo), Some(0), "{}{}", stdout(&demo), stderr(&demo));
+
+    let timeline = rekindle(&["timeline", "--user", "anna", "--dir", &path("data")]);
+    let said = stdout(&timeline);
+    assert_eq!(code(&timeline), Some(0), "{}", stderr(&timeline));
+    for part in ["Session Started page=start", "quiet: entered", "quiet.mail: note by email queued", "attempt 1: "] {
+        assert!(said.contains(part), "`{part}` is missing in\n{said}");
+    }
+    assert!(!said.contains("anna@example.com"), "an address is shown:\n{said}");
+    let order = |part: &str| said.find(part).unwrap_or_else(|| panic!("`{part}` is missing in\n{said}"));
+    assert!(order("Session Started") < order("quiet: entered") && order("quiet: entered") < order("attempt 1: "));
+
+    let explain = |args: &[&str]| {
+        let mut all = vec!["explain", "--rule", "quiet", "--user", "ben", "--format", "json"];
+        all.extend(args);
+        let output = rekindle(&all);
+        assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+        serde_json::from_slice::<Json>(&output.stdout).expect("JSON on standard output")
+    };
+    let dir_args = ["--dir", &path("data")];
+    let now = explain(&dir_args);
+    assert_eq!((&now["outcome"], &now["next_check"]), (&Json::from("not_true"), &Json::from("2026-03-22 11:00")));
+    let ahead = explain(&[dir_args[0], dir_args[1], "--at", "2026-03-22T11:00:00Z"]);
+    assert_eq!(ahead["conditions"][0]["truth"], true, "at that instant thirty days are over: {ahead}");
+    let before = explain(&[dir_args[0], dir_args[1], "--at", "2026-01-01T00:00:00Z"]);
+    assert_eq!(before, Json::Array(vec![]), "nothing had been decided by then");
+
+    for (args, reason) in [
+        (["explain", "--rule", "quiet", "--user", "nobody"], "nobody with the user id `nobody`"),
+        (["explain", "--rule", "quite", "--user", "anna"], "no rule `quite` is live here; there are quiet"),
+    ] {
+        let output = rekindle(&[&args[..], &dir_args[..]].concat());
+        assert_eq!(code(&output), Some(2));
+        assert!(stderr(&output).contains(reason), "{}", stderr(&output));
+    }
+}
