@@ -56,6 +56,11 @@ pub async fn person(store: &SqliteStore, user: &str) -> anyhow::Result<StoredPro
 /// The rule set live in this database, compiled from the texts that it keeps.
 pub async fn live_rules(store: &SqliteStore) -> anyhow::Result<Arc<RuleSet>> {
     let version = store.current_version().await?.context("no rules have gone live in this database yet")?;
+    rules_of(store, version).await
+}
+
+/// The rule set of a version that was live here.
+pub async fn rules_of(store: &SqliteStore, version: u64) -> anyhow::Result<Arc<RuleSet>> {
     let texts = store.texts_of(version).await?.with_context(|| format!("the texts of rule set {version:016x} are not in this database"))?;
     let file = |(path, text): (String, String)| SourceFile { path: Arc::from(path), text: Arc::from(text) };
     let book = Rulebook::of(texts.into_iter().map(file).collect());

@@ -1,6 +1,7 @@
 //! `rekindle explain`: why, why not, until when.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
@@ -11,6 +12,7 @@ use crate::engine::decide::Context;
 use crate::engine::rule::RuleSet;
 use crate::engine::time::Timestamp;
 use crate::simulate::explain::{Explanation, explain, local};
+use crate::store::sqlite::SqliteStore;
 use crate::store::{EntryRow, Store, StoredProfile};
 
 /// So many lines of the decision log are shown for an instant that is past.
@@ -59,7 +61,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         return past(&args, &store, &set, &stored, now).await;
     }
     let view = store.world(now).await?;
-    let older = HashMap::new();
+    let older = older_rules(&store, &set, &stored).await?;
     let ctx = Context { rules: &set, older: &older, world: &view.world };
     show(&args, &explain(&ctx, &stored.profile, stored.due_at, rule, now))?;
     if !stored.waiting.is_empty() && args.format == Format::Text {
@@ -70,6 +72,15 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         eprintln!("warning: this person was set aside at {at}: {reason}");
     }
     Ok(ExitCode::Fine)
+}
+
+/// The rule sets that this person's runs began with, where that is not the present one.
+async fn older_rules(store: &SqliteStore, set: &RuleSet, stored: &StoredProfile) -> anyhow::Result<HashMap<u64, Arc<RuleSet>>> {
+    let mut older = HashMap::new();
+    for version in stored.profile.runs.iter().map(|run| run.version).filter(|version| *version != set.version) {
+        older.insert(version, database::rules_of(store, version).await?);
+    }
+    Ok(older)
 }
 
 fn show(args: &Args, explanation: &Explanation) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! `rekindle simulate`: a file of events through a rule set, in memory and without side effects.
 
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{ExitCode, Format};
 use crate::engine::event::Event;
+use crate::engine::profile::Name;
 use crate::engine::rule::RuleSet;
 use crate::engine::time::{DAY_MS, Timestamp};
 use crate::ingest::file::{Origin, Received, read_events};
@@ -80,7 +82,7 @@ pub fn usable(book: &Rulebook) -> anyhow::Result<Arc<RuleSet>> {
 }
 
 /// The events by user, and what was not taken.
-type Read = (Vec<(Arc<str>, Event)>, Vec<String>);
+type Read = (Vec<(Name, Event)>, Vec<String>);
 
 /// Reads the events, those after `--until` left out.
 fn read(args: &Args) -> anyhow::Result<Read> {
@@ -106,10 +108,10 @@ fn read(args: &Args) -> anyhow::Result<Read> {
     Ok((events, rejected))
 }
 
-fn replay(set: Arc<RuleSet>, events: Vec<(Arc<str>, Event)>, args: &Args) -> Report {
+fn replay(set: Arc<RuleSet>, events: Vec<(Name, Event)>, args: &Args) -> Report {
     let start = events.iter().map(|(_, event)| event.received_at).min().unwrap_or(args.until);
     let mut timeline = Timeline::new(set, start, args.live_since.unwrap_or(start)).without_history();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for (user, event) in events {
         // a second event with that id is the same event
         if seen.insert(Arc::clone(&event.id)) {

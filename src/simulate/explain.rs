@@ -25,7 +25,7 @@ const PASSES: &str = "passes";
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explanation {
     pub rule: String,
-    /// Rule set in force, by the first digits of its hash.
+    /// The rule set in force, or that of the run under way: the first digits of its hash.
     pub version: String,
     pub user: String,
     pub at: String,
@@ -123,12 +123,16 @@ pub struct GateLine {
 
 /// Explains one rule for one person; `due_at` is when the engine looks next.
 pub fn explain(ctx: &Context<'_>, profile: &Profile, due_at: Timestamp, rule: &Rule, now: Timestamp) -> Explanation {
+    let live = profile.runs.iter().filter(|run| run.rule == rule.id && run.ended.is_none());
+    // the latest, if several run in parallel; it goes by the text that it began with
+    let run = live.max_by_key(|run| run.number);
+    let own_set = run.and_then(|run| ctx.set(run.version));
+    let rule = own_set.and_then(|set| set.rule(&rule.id)).unwrap_or(rule);
     let view = View { ctx, profile, rule, now, zone: ctx.rules.policy.zone_of(profile) };
-    let run = view.run();
     let (outcome, because) = view.outcome(run);
     Explanation {
         rule: rule.id.to_string(),
-        version: format!("{:016x}", ctx.rules.version).chars().take(7).collect(),
+        version: format!("{:016x}", own_set.unwrap_or(ctx.rules).version).chars().take(7).collect(),
         user: profile.key.to_string(),
         at: view.local(now),
         zone: view.zone.name().to_owned(),
@@ -162,11 +166,6 @@ impl View<'_> {
 
     fn subject(&self) -> Subject<'_> {
         Subject { profile: self.profile, now: self.now, event: None, run: None }
-    }
-
-    /// The live run, the latest if several run in parallel.
-    fn run(&self) -> Option<&Run> {
-        self.profile.runs.iter().filter(|run| run.rule == self.rule.id && run.ended.is_none()).max_by_key(|run| run.number)
     }
 
     fn holds(&self, run: Option<&Run>) -> impl Iterator<Item = &Hold> {

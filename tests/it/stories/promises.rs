@@ -1,14 +1,16 @@
 //! The engine's promises, each with a test that can fail. Those about a penalty are in `penalty`, those of the store beside it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rekindle::engine::action::{Channel, MessageState};
+use rekindle::engine::decide::Context;
 use rekindle::engine::time::DAY_MS;
+use rekindle::simulate::explain::explain;
 use rekindle::simulate::{Person, Receipt};
 use serde_json::json;
 
-use super::stage::{OPEN_POLICY, SHOP, Story, rules};
+use super::stage::{OPEN_POLICY, SHOP, Story, load, rules};
 
 /// Rules of every kind at once: conditions, events, a calendar, a penalty, a ladder that repeats.
 const EVERYTHING: &str = r#"
@@ -217,6 +219,54 @@ fn track(name: &str, at: rekindle::engine::time::Timestamp, properties: serde_js
         received_at: at,
         source: Arc::from("shop"),
         properties: properties.as_object().cloned().unwrap_or_default(),
+    }
+}
+
+#[test]
+fn promise_i8_every_decision_says_why_and_explain_reproduces_it() {
+    let mut story = a_restless_year(STRICT);
+    let (mut held, mut running) = (0, 0);
+    for month in 2..=12 {
+        story.until(&format!("2026-{month:02}-05T03:00"));
+        let older = HashMap::new();
+        let set = story.timeline.rules();
+        let ctx = Context { rules: set, older: &older, world: &story.timeline.world };
+        for person in everybody(&story) {
+            assert!(person.entries.iter().all(|entry| !entry.because.is_empty()), "a decision without a reason");
+            assert!(person.messages.iter().all(|m| m.message.version == set.version), "a message of no known rule set");
+            for rule in &set.rules {
+                let said = explain(&ctx, &person.profile, person.due_at, rule, story.timeline.now());
+                assert!(format!("{:016x}", set.version).starts_with(&said.version));
+                let run = person.profile.runs.iter().filter(|r| r.rule == rule.id && r.ended.is_none()).max_by_key(|r| r.number);
+                let hold = person.profile.holds.iter().find(|h| h.rule == rule.id && run.is_some_and(|run| run.number == h.run));
+                if let Some(hold) = hold {
+                    held += 1;
+                    assert_eq!(said.outcome, *hold.gate, "{}", person.profile.key);
+                }
+                let when = said.conditions.iter().find(|part| part.name == "when");
+                if let (Some(_), Some(when)) = (run, when) {
+                    running += 1;
+                    assert_eq!(when.truth, Some(true), "a run of {} lives on a condition that is false", rule.id);
+                }
+            }
+        }
+    }
+    assert!(held > 2 && running > 5, "{held} holds and {running} runs prove nothing");
+}
+
+#[test]
+fn promise_i12_one_bad_file_and_there_is_no_set() {
+    let good = [("shop.yaml", SHOP), ("policy.yaml", STRICT), ("rules.yaml", EVERYTHING)];
+    assert!(load(&good).set.is_some());
+    for (bad, codes) in [
+        ("rekindle: 1\nrules:\n  - { id: half, owner: x, when: days_silent >= }\n", vec!["RK0100"]),
+        ("rekindle: 1\nsegments:\n  tired: { when: days_silnt >= 3 }\n  lost: { when: nowhere }\n", vec!["RK0203", "RK0201"]),
+    ] {
+        let loaded = load(&[good[0], good[1], good[2], ("bad.yaml", bad)]);
+        assert!(loaded.set.is_none(), "half a set is no set");
+        let found: BTreeSet<&str> = loaded.diagnostics.iter().map(|d| d.code).collect();
+        assert!(loaded.diagnostics.iter().all(|d| &*d.place.file == "bad.yaml"), "{:?}", loaded.diagnostics);
+        assert!(codes.iter().any(|code| found.contains(code)), "{found:?}");
     }
 }
 

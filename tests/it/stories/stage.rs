@@ -8,7 +8,7 @@ use rekindle::engine::action::{Channel, MessageState};
 use rekindle::engine::event::{Event, EventKind};
 use rekindle::engine::points;
 use rekindle::engine::profile::{Name, Profile, Run, StepState};
-use rekindle::engine::rule::check;
+use rekindle::engine::rule::check::{self, Loaded};
 use rekindle::engine::rule::diagnostic::SourceFile;
 use rekindle::engine::rule::{RuleSet, TemplateCatalog, TemplateInfo};
 use rekindle::engine::time::{Timestamp, Zone};
@@ -50,11 +50,19 @@ policy:
 
 /// Compiles rule files as they would stand in a directory; every template that stories name exists in English.
 pub fn rules(files: &[(&str, &str)]) -> RuleSet {
-    let sources: Vec<SourceFile> = files.iter().map(|(path, text)| SourceFile { path: Arc::from(*path), text: Arc::from(*text) }).collect();
-    let loaded = check::load(&sources, &catalog());
-    let errors: Vec<String> = loaded.diagnostics.iter().filter(|d| d.is_error()).map(|d| d.render(&sources, "rules")).collect();
+    let loaded = load(files);
+    let errors: Vec<String> = loaded.diagnostics.iter().filter(|d| d.is_error()).map(|d| d.render(&sources(files), "rules")).collect();
     assert!(errors.is_empty(), "{}", errors.join("\n"));
     loaded.set.expect("because there was no error")
+}
+
+/// Loads rule files with whatever is found in them.
+pub fn load(files: &[(&str, &str)]) -> Loaded {
+    check::load(&sources(files), &catalog())
+}
+
+fn sources(files: &[(&str, &str)]) -> Vec<SourceFile> {
+    files.iter().map(|(path, text)| SourceFile { path: Arc::from(*path), text: Arc::from(*text) }).collect()
 }
 
 fn catalog() -> TemplateCatalog {
