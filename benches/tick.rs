@@ -1,5 +1,6 @@
-//! The tick: 1,000 people due among 100,000 and among 1,000,000. Claim, load, rewrite through the store; beside it, in the same run and
-//! interleaved with it, the bare write of the same rows. Read the ratios: they travel to other machines, milliseconds do not.
+//! The tick: 1,000 people due among 100,000 and among 1,000,000, each of them 30 days silent at that instant. One pass of `evaluate` under
+//! the shipped rules: claim, decide (the bonus and the ladder begin, points are granted), commit. Beside it, in the same run and interleaved with it, the
+//! bare write of the same rows. Read the ratios: they travel to other machines, milliseconds do not.
 //!
 //! `cargo bench --bench tick` (some minutes: a million rows are written first); `-- 100000` for one size only.
 
@@ -8,12 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rekindle::clock::Stopwatch;
-use rekindle::engine::decide::Decision;
-use rekindle::engine::event::Value;
-use rekindle::engine::profile::{Attribute, Passage, Point, Profile, RuleMemory};
+use rekindle::engine::decide::{Context, World, decide};
+use rekindle::engine::event::{Event, EventKind};
+use rekindle::engine::profile::Profile;
+use rekindle::engine::rule::RuleSet;
 use rekindle::engine::time::{DAY_MS, Timestamp};
+use rekindle::evaluate::{self, Evaluator};
+use rekindle::rulebook::Rulebook;
 use rekindle::store::sqlite::SqliteStore;
-use rekindle::store::{ClaimedProfile, DecisionCommit, Store, encoding};
+use rekindle::store::{Look, Publication, Store, encoding};
+use rekindle::versions::RuleVersions;
+use serde_json::{Value as Json, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqliteConnection};
 
@@ -34,12 +40,15 @@ const BARE_WRITE: &str = "update profiles set version = version + 1, due_at = j.
 async fn main() {
     let asked: Vec<i64> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let sizes = if asked.is_empty() { vec![100_000, 1_000_000] } else { asked };
-    let state = encoding::encode(&profile()).len();
-    println!("{DUE} due, states of {state} bytes, every commit flushed; median (fastest - slowest) of {ROUNDS} rounds");
-    println!("{:>12} {:>24} {:>24} {:>7}", "profiles", "claim + load + rewrite", "bare write", "ratio");
+    let book = Rulebook::open(Path::new("rules")).expect("the shipped rules");
+    let (set, templates) = (book.set().expect("the shipped rules are sound"), book.templates());
+    let state = encoding::encode(&profile(&set));
+    println!("{DUE} due, states of {} bytes, every commit flushed; median (fastest - slowest) of {ROUNDS} rounds", state.len());
+    println!("{:>12} {:>24} {:>24} {:>7}", "profiles", "claim + decide + commit", "bare write", "ratio");
     let mut medians = Vec::new();
     for size in sizes {
-        let (tick, bare) = measure(size).await;
+        let rules = Arc::new(RuleVersions::new(set.clone(), templates.clone()));
+        let (tick, bare) = measure(size, rules, &state).await;
         println!("{size:>12} {:>24} {:>24} {:>6.2}x", shown(&tick), shown(&bare), median(&tick) / median(&bare));
         medians.push(median(&tick));
     }
@@ -48,24 +57,38 @@ async fn main() {
     }
 }
 
-/// Milliseconds of each round: through the store, and bare.
-async fn measure(size: i64) -> (Vec<f64>, Vec<f64>) {
+/// Milliseconds of each round: a pass of `evaluate`, and bare.
+async fn measure(size: i64, rules: Arc<RuleVersions>, state: &[u8]) -> (Vec<f64>, Vec<f64>) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("tick.db");
-    SqliteStore::open(&path, "bench").await.expect("a database").close().await;
+    let store = SqliteStore::open(&path, "bench").await.expect("a database");
+    store.publish_rules(publication(&rules.snapshot().rules)).await.expect("published");
+    store.close().await;
     let mut connection = connect(&path).await;
-    let seed = sqlx::query(SEED).bind(size).bind(NOW_MS + DAY_MS).bind(encoding::encode(&profile()));
-    seed.execute(&mut connection).await.expect("profiles");
-    let store = SqliteStore::open(&path, "bench").await.expect("the database");
+    sqlx::query(SEED).bind(size).bind(NOW_MS + DAY_MS).bind(state).execute(&mut connection).await.expect("profiles");
+    let store = Arc::new(SqliteStore::open(&path, "bench").await.expect("the database"));
+    let evaluator = Evaluator { store, rules, worker: "bench".into() };
     let (mut tick, mut bare) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         make_due(&mut connection, size, 2 * round).await;
-        tick.push(ms(through_the_store(&store).await));
+        tick.push(ms(one_pass(&evaluator).await));
         make_due(&mut connection, size, 2 * round + 1).await;
-        bare.push(ms(bare_write(&mut connection, size, 2 * round + 1).await));
+        bare.push(ms(bare_write(&mut connection, size, 2 * round + 1, state).await));
     }
-    store.close().await;
     (tick, bare)
+}
+
+/// The rules as if they had been live for years: nobody is new to them.
+fn publication(set: &RuleSet) -> Publication {
+    Publication {
+        version: set.version,
+        at: Timestamp::from_ms(NOW_MS - 1_000 * DAY_MS),
+        by: "bench".into(),
+        why: "bench".into(),
+        texts: Vec::new(),
+        rules: set.rules.iter().map(Into::into).collect(),
+        spread_ms: 0,
+    }
 }
 
 async fn connect(path: &Path) -> SqliteConnection {
@@ -85,42 +108,21 @@ async fn make_due(connection: &mut SqliteConnection, size: i64, round: i64) {
     update.execute(connection).await.expect("due");
 }
 
-async fn through_the_store(store: &SqliteStore) -> Duration {
+async fn one_pass(evaluator: &Evaluator) -> Duration {
     let watch = Stopwatch::start();
-    let due = store.claim_due(Timestamp::from_ms(NOW_MS), DUE, "bench").await.expect("claimed").profiles;
-    assert_eq!(due.len(), DUE);
-    let commits = due.into_iter().map(decided).collect();
-    let answers = store.commit_decisions(commits).await.expect("committed");
-    assert!(answers.iter().all(|answer| answer.is_committed()));
-    watch.elapsed()
+    let pass = evaluate::run_once(evaluator, Look::Now(Timestamp::from_ms(NOW_MS)), DUE).await.expect("a pass");
+    let taken = watch.elapsed();
+    assert_eq!((pass.claimed, pass.entered, pass.postings), (DUE as u64, 2 * DUE as u64, DUE as u64), "two runs and a grant each");
+    taken
 }
 
-/// The smallest decision there is: looked at, nothing to do, due again in a while.
-fn decided(claimed: ClaimedProfile) -> DecisionCommit {
-    let decision = Decision {
-        profile: claimed.profile,
-        due_at: Timestamp::from_ms(NOW_MS + 30 * DAY_MS + claimed.claim.profile.0),
-        messages: Vec::new(),
-        cancelled: Vec::new(),
-        postings: Vec::new(),
-        exposures: Vec::new(),
-        own_events: Vec::new(),
-        entries: Vec::new(),
-        entered: Vec::new(),
-        budget_used: Vec::new(),
-        taking: Vec::new(),
-    };
-    DecisionCommit { claim: claimed.claim, decision, rules_version: 1 }
-}
-
-async fn bare_write(connection: &mut SqliteConnection, size: i64, round: i64) -> Duration {
+async fn bare_write(connection: &mut SqliteConnection, size: i64, round: i64, state: &[u8]) -> Duration {
     let every = size / DUE as i64;
-    let state = encoding::encode(&profile());
     let watch = Stopwatch::start();
     let (mut rows, mut states) = (Vec::with_capacity(DUE), Vec::new());
     for id in (1..=size).filter(|id| id % every == round % every) {
         rows.push((id, NOW_MS + 30 * DAY_MS + id, states.len() + 1, state.len()));
-        states.extend_from_slice(&state);
+        states.extend_from_slice(state);
     }
     let rows = serde_json::to_string(&rows).expect("numbers");
     let update = sqlx::query(BARE_WRITE).bind(rows).bind(states);
@@ -129,21 +131,36 @@ async fn bare_write(connection: &mut SqliteConnection, size: i64, round: i64) ->
     watch.elapsed()
 }
 
-/// Somebody with a year of ordinary buying behind them.
-fn profile() -> Profile {
-    let at = |day: i64| Timestamp::from_ms(NOW_MS - (365 - day) * DAY_MS);
-    let mut profile = Profile::new("customer-12345");
-    profile.first_seen_at = Some(at(0));
-    profile.country = Some(Attribute { value: Value::text("GB"), at: at(0) });
-    for day in (0..365).step_by(30) {
-        profile.orders.insert(Point { at: at(day), value: 2_000 + day });
-        profile.activity.recent.push(at(day));
-    }
-    for rule in ["welcome", "silence-30d", "ladder", "winback", "tier-welcome", "tier-at-risk"] {
-        let memory = RuleMemory { when_hash: 7, passage: Passage::Tried(at(300)), runs: 2, ..RuleMemory::default() };
-        profile.rules.insert(Arc::from(rule), memory);
+/// Somebody with a year of ordinary buying behind them, 30 days silent at `NOW_MS`: what the engine itself made of their facts.
+fn profile(set: &RuleSet) -> Profile {
+    let (older, world) = (std::collections::HashMap::new(), World::default());
+    let ctx = Context { rules: set, older: &older, world: &world };
+    let begun = NOW_MS - 360 * DAY_MS;
+    let person = json!({ "country": "GB", "email": "customer@example.com" });
+    let consent = json!({ "purpose": "marketing", "channel": "email", "granted": true, "basis": "opt_in" });
+    let known = vec![event(EventKind::Identify, "", begun, person), event(EventKind::Consent, "", begun, consent)];
+    let mut profile = decide(&ctx, Profile::new("customer-12345"), known, Timestamp::from_ms(begun)).profile;
+    for day in (0..=330).step_by(30) {
+        let at = begun + day * DAY_MS;
+        let properties = json!({ "order_id": day.to_string(), "total": 20 + day, "currency": "GBP" });
+        let order = event(EventKind::Track, "Order Completed", at, properties);
+        profile = decide(&ctx, profile, vec![order], Timestamp::from_ms(at)).profile;
     }
     profile
+}
+
+fn event(kind: EventKind, name: &str, at: i64, properties: Json) -> Event {
+    let Json::Object(properties) = properties else { unreachable!("an object is passed") };
+    let at = Timestamp::from_ms(at);
+    Event {
+        id: format!("{name}{at}").into(),
+        kind,
+        name: name.into(),
+        occurred_at: at,
+        received_at: at,
+        source: "bench".into(),
+        properties,
+    }
 }
 
 fn ms(duration: Duration) -> f64 {

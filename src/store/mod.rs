@@ -34,6 +34,7 @@ use crate::engine::action::{Channel, Entry, ExposureRecord, Message, MessageId, 
 use crate::engine::decide::{Decision, Pause, World};
 use crate::engine::event::Event;
 use crate::engine::profile::{Name, Profile};
+use crate::engine::rule::Rule;
 use crate::engine::time::{MINUTE_MS, Timestamp};
 
 /// A profile or message claimed more often than this without a result is poison: its claimer sets it aside instead of trying again.
@@ -318,6 +319,12 @@ pub struct PublishedRule {
     pub id: Name,
     pub when_hash: u32,
     pub hash: u64,
+}
+
+impl From<&Rule> for PublishedRule {
+    fn from(rule: &Rule) -> Self {
+        PublishedRule { id: rule.id.clone(), when_hash: rule.when_hash, hash: rule.hash }
+    }
 }
 
 /// What a publication changed.

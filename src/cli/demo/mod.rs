@@ -37,7 +37,7 @@ use crate::ingest::Incoming;
 use crate::ingest::file::{self, Origin, Received, Rejected, Rows};
 use crate::rulebook::Rulebook;
 use crate::store::sqlite::{Durability, Options as StoreOptions, SqliteStore};
-use crate::store::{ProfileId, Publication, PublishedRule, Store, StoreError};
+use crate::store::{ProfileId, Publication, Store, StoreError};
 use crate::versions::RuleVersions;
 
 /// The retailer's year, in the binary.
@@ -326,15 +326,13 @@ async fn publish(store: &SqliteStore, book: &Rulebook, rules: &RuleSet, at: Time
         return Ok(());
     }
     let texts = book.sources().iter().map(|source| (source.path.to_string(), source.text.to_string())).collect();
-    let published = |rule: &crate::engine::rule::Rule| PublishedRule { id: rule.id.clone(), when_hash: rule.when_hash, hash: rule.hash };
-    let rules_of_set = rules.rules.iter().map(published).collect();
     let publication = Publication {
         version: rules.version,
         at,
         by: "demo".into(),
         why: "the year begins".into(),
         texts,
-        rules: rules_of_set,
+        rules: rules.rules.iter().map(Into::into).collect(),
         spread_ms: 0,
     };
     store.publish_rules(publication).await?;
