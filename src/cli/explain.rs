@@ -25,12 +25,8 @@ const DEMO: &str = "demo";
 /// The condition as a tree with the values read, the run and its steps with their times, every gate in order with the earliest
 /// instant at which it opens, and the next instant at which anything can change. For an instant that is past, what was decided by
 /// then is shown from the decision log.
-///
-/// Example:
-///
-///   $ rekindle explain --rule silence-60d --user or-17850 --dir demo
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Example:\n  $ rekindle explain --rule silence-60d --user or-17850 --dir rekindle-demo")]
 pub struct Args {
     /// The rule's id
     #[arg(long, value_name = "ID")]

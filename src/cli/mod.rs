@@ -66,6 +66,7 @@ pub enum Format {
 
 /// Parses the command line, runs the command and reports its error, if any, on standard error.
 pub async fn main() -> ExitCode {
+    end_quietly_when_nobody_reads_on();
     // clap prints help, and usage errors with exit code 2
     match run(Cli::parse()).await {
         Ok(code) => code,
@@ -74,6 +75,19 @@ pub async fn main() -> ExitCode {
             ExitCode::CouldNotRun
         }
     }
+}
+
+/// `rekindle timeline ... | head` closes our output while we print: no fault, and nothing left to say. The standard library turns
+/// it into a panic of `println!`, and has no stable way to ask for another answer.
+fn end_quietly_when_nobody_reads_on() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.payload_as_str().unwrap_or_default();
+        if said.starts_with("failed printing to stdout") && said.contains("Broken pipe") {
+            process::exit(0);
+        }
+        report(panic);
+    }));
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -26,12 +26,8 @@ const REJECTS_SHOWN: usize = 10;
 ///
 /// Every event and every instant at which a rule wants to look is decided by the very function that decides live. Nothing is sent
 /// and nothing is stored. The holdout is on; every channel has an address; providers deliver.
-///
-/// Example:
-///
-///   $ rekindle simulate --rules rules --events events.ndjson.gz --until 2011-12-10T00:00:00Z
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Example:\n  $ rekindle simulate --rules rules --events events.ndjson.gz --until 2011-12-10T00:00:00Z")]
 pub struct Args {
     /// Directory of rule files
     #[arg(long, value_name = "DIR")]

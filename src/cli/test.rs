@@ -13,13 +13,8 @@ use crate::simulate::{expect, testfile};
 /// Run the rule tests: given people and events, does each rule do what its test expects?
 ///
 /// Tests stand beside the rules in `*.test.yaml`. Time jumps from wake-up to wake-up, so a test over a year takes milliseconds.
-///
-/// Examples:
-///
-///   $ rekindle test
-///   $ rekindle test rules --run silence
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Examples:\n  $ rekindle test\n  $ rekindle test rules --run silence")]
 pub struct Args {
     /// Directory of rule files
     #[arg(value_name = "DIR", default_value = "rules")]

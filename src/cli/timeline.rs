@@ -17,12 +17,8 @@ use crate::store::{History, MessageRow, Store};
 ///
 /// Events, what the rules decided and why, messages with every attempt, points, and who was held out. Personal data that
 /// `identify` brought is named, not shown.
-///
-/// Example:
-///
-///   $ rekindle timeline --user or-17850 --dir demo
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "Example:\n  $ rekindle timeline --user or-17850 --dir rekindle-demo")]
 pub struct Args {
     /// The person's user id
     #[arg(long, value_name = "ID")]

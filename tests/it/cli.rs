@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use clap::CommandFactory;
 use rekindle::cli::Cli;
@@ -210,4 +210,14 @@ fn explain_and_timeline_read_what_a_replay_has_left_behind() {
         assert_eq!(code(&output), Some(2));
         assert!(stderr(&output).contains(reason), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn a_reader_who_goes_away_is_no_fault() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["test", "rules", "--run", "goodwill"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is built with the tests");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!((code(&output), stderr(&output).as_str()), (Some(0), ""));
 }
