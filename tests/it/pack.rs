@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rekindle::engine::features::{BUILT_INS, FUNCTIONS, Read};
 use rekindle::message::Templates;
 
 fn rules_dir() -> PathBuf {
@@ -74,5 +75,29 @@ fn what_the_docs_quote_is_what_the_files_say() {
             quoted += 1;
         }
     }
-    assert!(quoted >= 2, "{quoted} quotes");
+    assert!(quoted >= 4, "{quoted} quotes");
+}
+
+/// docs/rules.md lists every name and function with what the engine itself says of it, and those that are still to come.
+#[test]
+fn the_docs_list_every_name_that_conditions_may_use() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules.md")).expect("the page");
+    let conditions = page.split_once("\n## Conditions\n").expect("the section on conditions").1;
+    let (available, later) = conditions.split_once("## Not yet available").expect("the last section");
+    for name in &BUILT_INS {
+        match name.read {
+            Read::Later => assert!(later.contains(&format!("`{}`", name.name)), "{} is still to come", name.name),
+            _ => {
+                let row = available.lines().find(|line| line.starts_with(&format!("| `{}` |", name.name)));
+                let row = row.unwrap_or_else(|| panic!("docs/rules.md has no row for `{}`", name.name));
+                assert!(row.ends_with(&format!("| {} |", name.doc)), "{row}\nthe engine says: {}", name.doc);
+                assert_eq!(row.contains(", opt."), name.optional, "{row}");
+            }
+        }
+    }
+    for function in &FUNCTIONS {
+        let row = format!("| `{}` | {} |", function.form, function.doc);
+        let listed = if function.available { available.contains(&row) } else { later.contains(&format!("`{}`", function.name)) };
+        assert!(listed, "docs/rules.md lacks {row}");
+    }
 }
