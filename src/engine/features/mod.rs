@@ -34,10 +34,12 @@ pub struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
+    #[inline]
     pub fn new(names: Names<'a>, subject: Subject<'a>) -> Self {
         Question { names, subject, zone: OnceCell::new() }
     }
 
+    #[inline]
     pub fn now(&self) -> Timestamp {
         self.subject.now
     }
@@ -51,31 +53,50 @@ impl<'a> Question<'a> {
 /// A value and until when it stands.
 pub type Found<T> = Result<(T, Timestamp), Trouble>;
 
-/// Why there is no value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
-    /// Nothing is known; the clock may change that at `until`.
-    Missing {
-        until: Timestamp,
-    },
-    Overflow,
-    DivisionByZero,
+/// Why there is no value. One word wide, so that a verdict with its trouble travels in two registers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Trouble(i64);
+
+impl Trouble {
+    pub const OVERFLOW: Trouble = Trouble(i64::MIN);
+    pub const DIVISION_BY_ZERO: Trouble = Trouble(i64::MIN + 1);
     /// Money of two currencies.
-    NoRate,
+    pub const NO_RATE: Trouble = Trouble(i64::MIN + 2);
     /// A stored value is of another type than declared.
-    WrongType,
+    pub const WRONG_TYPE: Trouble = Trouble(i64::MIN + 3);
+    /// Nothing is known, and only a fact can change that.
+    pub const MISSING: Trouble = Trouble::missing_until(Timestamp::FOREVER);
+
+    /// Nothing is known; the clock may change that at `until`.
+    pub const fn missing_until(until: Timestamp) -> Self {
+        Trouble(until.as_ms())
+    }
+
+    /// Until when a value is missing; none for an error.
+    pub fn missing(self) -> Option<Timestamp> {
+        (self.0 > Trouble::WRONG_TYPE.0).then_some(Timestamp::from_ms(self.0))
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Trouble::OVERFLOW => "a number became too large",
+            Trouble::DIVISION_BY_ZERO => "a division by zero",
+            Trouble::NO_RATE => "money of another currency, and there is no rate for it",
+            Trouble::WRONG_TYPE => "a stored value is of another type than declared",
+            _ => "a value is missing that nothing guards",
+        }
+    }
+}
+
+impl std::fmt::Debug for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.text())
+    }
 }
 
 impl From<Trouble> for EvalError {
     fn from(trouble: Trouble) -> Self {
-        let text = match trouble {
-            Trouble::Missing { .. } => "a value is missing that nothing guards",
-            Trouble::Overflow => "a number became too large",
-            Trouble::DivisionByZero => "a division by zero",
-            Trouble::NoRate => "money of another currency, and there is no rate for it",
-            Trouble::WrongType => "a stored value is of another type than declared",
-        };
-        EvalError(text.to_owned())
+        EvalError(trouble.text().to_owned())
     }
 }
 
@@ -96,11 +117,7 @@ pub fn read(names: Names<'_>, subject: Subject<'_>, name: &str) -> Result<Readin
 pub fn metric(profile: &Profile, names: Names<'_>, metric_name: &str, now: Timestamp) -> (i64, Timestamp) {
     let question = Question::new(names, Subject { profile, now, event: None, run: None });
     let Some(source) = metric_source(names, metric_name) else { return (0, Timestamp::FOREVER) };
-    match source.reading(&question) {
-        Ok(found) => found,
-        Err(Trouble::Missing { until }) => (0, until),
-        Err(_) => (0, Timestamp::FOREVER),
-    }
+    source.reading(&question).unwrap_or_else(|trouble| (0, trouble.missing().unwrap_or(Timestamp::FOREVER)))
 }
 
 /// Where a tier metric is read from.

@@ -184,22 +184,31 @@ impl Source {
                 Ok((i64::from(state.is_some_and(is_done)), Timestamp::FOREVER))
             }
             Source::RunNumber => {
-                let run = question.subject.run.ok_or(Trouble::Missing { until: Timestamp::FOREVER })?;
+                let run = question.subject.run.ok_or(Trouble::MISSING)?;
                 Ok((i64::from(run.number), Timestamp::FOREVER))
             }
         }
     }
 
-    /// `value >= edge`, with the tightest expiry there is a closed form for.
+    /// `value >= edge`, with the tightest expiry there is a closed form for. Ages are asked most, so they come first and inline.
+    #[inline]
     pub fn at_least(&self, question: &Question<'_>, edge: i64) -> Result<Verdict, Trouble> {
-        let (profile, now) = (question.subject.profile, question.now());
-        Ok(match self {
+        match self {
             Source::Age(moment, unit_ms) => {
                 let Some((since, until)) = moment.start(question)? else { return Ok(Verdict::settled(0 >= edge)) };
-                let verdict = age_at_least(since, *unit_ms, now, edge);
-                Verdict::new(verdict.truth, verdict.until.min(until))
+                let verdict = age_at_least(since, *unit_ms, question.now(), edge);
+                Ok(Verdict::new(verdict.truth, verdict.until.min(until)))
             }
-            Source::Orders(Some(width_ms)) => windows::count_at_least(&profile.orders, now, *width_ms, edge),
+            Source::Orders(Some(width_ms)) => {
+                Ok(windows::count_at_least(&question.subject.profile.orders, question.now(), *width_ms, edge))
+            }
+            _ => self.other_at_least(question, edge),
+        }
+    }
+
+    fn other_at_least(&self, question: &Question<'_>, edge: i64) -> Result<Verdict, Trouble> {
+        let (profile, now) = (question.subject.profile, question.now());
+        Ok(match self {
             Source::Spend(width_ms) => windows::net_at_least(
                 View::new(&profile.orders, now, *width_ms),
                 Some(View::new(&profile.refunds, now, *width_ms)),
@@ -218,6 +227,15 @@ impl Source {
             }
         })
     }
+
+    /// Whether the value moves in steps that "at least so much" looks further ahead than: then "equal" is asked as two edges.
+    pub fn has_closed_form(&self) -> bool {
+        match self {
+            Source::Age(..) | Source::Orders(Some(_)) | Source::Spend(_) | Source::LocalHour | Source::LocalDate => true,
+            Source::Feature(slot) => slot.is_sum(),
+            _ => false,
+        }
+    }
 }
 
 /// Whole units since an instant, and when the next is full.
@@ -227,24 +245,37 @@ pub fn age(since: Timestamp, unit_ms: i64, now: Timestamp) -> (i64, Timestamp) {
 }
 
 /// "So many whole units have passed": false until then, true for good.
+#[inline]
 pub fn age_at_least(since: Timestamp, unit_ms: i64, now: Timestamp, edge: i64) -> Verdict {
     let reached_at = since.plus_ms(edge.saturating_mul(unit_ms));
     if now >= reached_at { Verdict::settled(true) } else { Verdict::new(false, reached_at) }
 }
 
 impl Moment {
+    #[inline]
     pub fn at(self, question: &Question<'_>) -> Found<Timestamp> {
+        let profile = question.subject.profile;
+        let known = match self {
+            Moment::SilentSince => profile.silent_since(),
+            Moment::LastOrder => profile.orders.last_at,
+            Moment::FirstSeen => profile.first_seen_at,
+            _ => return self.other_at(question),
+        };
+        known.map(|at| (at, Timestamp::FOREVER)).ok_or(Trouble::MISSING)
+    }
+
+    fn other_at(self, question: &Question<'_>) -> Found<Timestamp> {
         let (profile, now) = (question.subject.profile, question.now());
         let known = match self {
             Moment::FirstSeen => profile.first_seen_at,
+            Moment::SilentSince => profile.silent_since(),
+            Moment::LastOrder => profile.orders.last_at,
             Moment::LastActive => profile.activity.last_active_at,
             Moment::Reactivated => profile.activity.reactivated_at,
-            Moment::SilentSince => profile.silent_since(),
             Moment::FirstOrder => profile.orders.first_at,
-            Moment::LastOrder => profile.orders.last_at,
             Moment::NextExpiry => {
                 let (next, until) = points::next_expiry_at(&profile.wallet, now);
-                return next.map(|at| (at, until)).ok_or(Trouble::Missing { until });
+                return next.map(|at| (at, until)).ok_or(Trouble::missing_until(until));
             }
             Moment::TierSince => profile.tier.since,
             Moment::TierReview => profile.tier.review_at,
@@ -255,13 +286,14 @@ impl Moment {
             }
             Moment::RunStart => question.subject.run.map(|run| run.started_at),
         };
-        known.map(|at| (at, Timestamp::FOREVER)).ok_or(Trouble::Missing { until: Timestamp::FOREVER })
+        known.map(|at| (at, Timestamp::FOREVER)).ok_or(Trouble::MISSING)
     }
 
     /// Where an age counts from; none for somebody of whom no event is known: no time has passed yet.
+    #[inline]
     fn start(self, question: &Question<'_>) -> Result<Option<(Timestamp, Timestamp)>, Trouble> {
         match self.at(question) {
-            Err(Trouble::Missing { .. }) if matches!(self, Moment::FirstSeen | Moment::SilentSince) => Ok(None),
+            Err(trouble) if trouble.missing().is_some() && matches!(self, Moment::FirstSeen | Moment::SilentSince) => Ok(None),
             found => found.map(Some),
         }
     }
@@ -275,7 +307,7 @@ fn tier_until(question: &Question<'_>) -> Found<Timestamp> {
         Some(overlay) if now < overlay.from => overlay.from,
         _ => Timestamp::FOREVER,
     };
-    state.grace_until.map(|at| (at, until)).ok_or(Trouble::Missing { until })
+    state.grace_until.map(|at| (at, until)).ok_or(Trouble::missing_until(until))
 }
 
 impl AttributeSlot {
@@ -287,7 +319,7 @@ impl AttributeSlot {
             Some((attribute, until)) => Ok((&attribute.value, until)),
             None => match &self.default {
                 Some(default) => Ok((default, Timestamp::FOREVER)),
-                None => Err(Trouble::Missing { until: Timestamp::FOREVER }),
+                None => Err(Trouble::MISSING),
             },
         }
     }
@@ -297,14 +329,14 @@ impl EventSlot {
     /// The property as its declared type has it; missing if it is of another.
     pub fn value(&self, question: &Question<'_>) -> Result<Value, Trouble> {
         let raw = self.raw(question)?;
-        absorb::typed(raw, &self.value_type, None).ok_or(Trouble::Missing { until: Timestamp::FOREVER })
+        absorb::typed(raw, &self.value_type, None).ok_or(Trouble::MISSING)
     }
 
     fn money(&self, question: &Question<'_>) -> Result<i64, Trouble> {
         self.raw(question)?;
         let amount =
             question.subject.event.and_then(|properties| absorb::event_money(properties, &self.name, question.names.dictionary.currency));
-        amount.ok_or(Trouble::NoRate)
+        amount.ok_or(Trouble::NO_RATE)
     }
 
     /// Whether the declared type has that word.
@@ -317,7 +349,7 @@ impl EventSlot {
 
     pub fn raw<'q>(&self, question: &Question<'q>) -> Result<&'q Json, Trouble> {
         let property = question.subject.event.and_then(|properties| properties.get(&*self.name));
-        property.filter(|value| !value.is_null()).ok_or(Trouble::Missing { until: Timestamp::FOREVER })
+        property.filter(|value| !value.is_null()).ok_or(Trouble::MISSING)
     }
 }
 
@@ -340,7 +372,7 @@ impl FeatureSlot {
         let Some(series) = question.subject.profile.features.get(&self.name) else {
             return match self.function {
                 AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Distinct => Ok((0, Timestamp::FOREVER)),
-                _ => Err(Trouble::Missing { until: Timestamp::FOREVER }),
+                _ => Err(Trouble::MISSING),
             };
         };
         let view = View::new(series, question.now(), self.window_ms);
@@ -370,8 +402,8 @@ pub fn number(value: &Value, currency: Option<Currency>) -> Result<i64, Trouble>
         Value::Instant(v) => Ok(v.as_ms()),
         Value::Date(v) => Ok(local::day_number(*v)),
         Value::Money(v) if currency == Some(v.currency) => Ok(v.minor),
-        Value::Money(_) => Err(Trouble::NoRate),
-        Value::Float(_) | Value::Text(_) | Value::List(_) => Err(Trouble::WrongType),
+        Value::Money(_) => Err(Trouble::NO_RATE),
+        Value::Float(_) | Value::Text(_) | Value::List(_) => Err(Trouble::WRONG_TYPE),
     }
 }
 
@@ -389,7 +421,7 @@ fn average_order(question: &Question<'_>, width_ms: i64) -> Found<i64> {
     let (orders, orders_until) = Source::Orders(Some(width_ms)).reading(question)?;
     let (spend, spend_until) = Source::Spend(Some(width_ms)).reading(question)?;
     let until = orders_until.min(spend_until);
-    if orders == 0 { Err(Trouble::Missing { until }) } else { Ok((spend.div_euclid(orders), until)) }
+    if orders == 0 { Err(Trouble::missing_until(until)) } else { Ok((spend.div_euclid(orders), until)) }
 }
 
 /// The active instants of a window, and when the next enters.

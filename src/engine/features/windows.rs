@@ -49,6 +49,7 @@ pub fn count(view: View<'_>, before: u64) -> (i64, Timestamp) {
 }
 
 /// `count >= edge`: stands until the `edge`-th newest leaves.
+#[inline]
 pub fn count_at_least(series: &Series, now: Timestamp, width_ms: i64, edge: i64) -> Verdict {
     if edge <= 0 {
         return Verdict::settled(true);
@@ -105,13 +106,13 @@ pub fn net_at_least(plus: View<'_>, minus: Option<View<'_>>, before: i64, edge: 
 
 /// The newest point.
 pub fn last(view: View<'_>) -> Found<i64> {
-    let last = view.points.last().ok_or(Trouble::Missing { until: view.next_in })?;
+    let last = view.points.last().ok_or(Trouble::missing_until(view.next_in))?;
     Ok((last.value, view.leaves_at(last).min(view.next_in)))
 }
 
 /// The point greatest by `size` (the smallest, if `size` turns the order round); stands until the latest of its equals leaves.
 pub fn greatest(view: View<'_>, size: impl Fn(i64) -> i64) -> Found<i64> {
-    let greatest = view.points.iter().max_by_key(|p| (size(p.value), p.at)).ok_or(Trouble::Missing { until: view.next_in })?;
+    let greatest = view.points.iter().max_by_key(|p| (size(p.value), p.at)).ok_or(Trouble::missing_until(view.next_in))?;
     Ok((greatest.value, view.leaves_at(greatest).min(view.next_in)))
 }
 

@@ -120,12 +120,22 @@ pub(super) enum Computed {
 pub(super) const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 impl Test {
+    /// The few tests that conditions are mostly made of stand here, so that this stays small; the others are a call away.
     pub fn verdict(&self, question: &Question<'_>) -> Judged {
         match self {
-            Test::Const(truth) => Ok(Verdict::settled(*truth)),
+            Test::All(parts) => conjunction::<false>(parts, question),
+            Test::Any(parts) => conjunction::<true>(parts, question),
+            Test::AtLeast(Number::Source(source), edge) => source.at_least(question, *edge),
             Test::Not(inner) => inner.verdict(question).map(Verdict::negated),
-            Test::All(parts) => conjunction(parts, question, false),
-            Test::Any(parts) => conjunction(parts, question, true),
+            Test::Is(text, words) => text.is_one_of(words, question),
+            _ => self.other_verdict(question),
+        }
+    }
+
+    fn other_verdict(&self, question: &Question<'_>) -> Judged {
+        match self {
+            Test::Const(truth) => Ok(Verdict::settled(*truth)),
+            Test::All(_) | Test::Any(_) | Test::Not(_) | Test::Is(..) => self.verdict(question),
             Test::Same(sides) => {
                 let (a, b) = (sides.0.verdict(question)?, sides.1.verdict(question)?);
                 Ok(Verdict::new(a.truth == b.truth, a.until.min(b.until)))
@@ -138,21 +148,11 @@ impl Test {
             }
             Test::CompareFloat(operator, sides) => {
                 let ((a, a_until), (b, b_until)) = (sides.0.value(question)?, sides.1.value(question)?);
-                let order = a.partial_cmp(&b).ok_or(Trouble::Overflow)?;
+                let order = a.partial_cmp(&b).ok_or(Trouble::OVERFLOW)?;
                 Ok(Verdict::new(holds(*operator, order), a_until.min(b_until)))
             }
             Test::Holds(flag) => flag.value(question).map(|(value, until)| Verdict::new(value != 0, until)),
-            Test::Otherwise(sides) => match sides.0.verdict(question) {
-                Err(Trouble::Missing { until }) => {
-                    let verdict = sides.1.verdict(question)?;
-                    Ok(Verdict::new(verdict.truth, verdict.until.min(until)))
-                }
-                judged => judged,
-            },
-            Test::Is(text, words) => {
-                let (value, until) = text.value(question)?;
-                Ok(Verdict::new(words.iter().any(|word| **word == *value), until))
-            }
+            Test::Otherwise(sides) => judged_or(sides.0.verdict(question), || sides.1.verdict(question)),
             Test::SameText(sides) => {
                 let ((a, a_until), (b, b_until)) = (sides.0.value(question)?, sides.1.value(question)?);
                 Ok(Verdict::new(a == b, a_until.min(b_until)))
@@ -160,8 +160,7 @@ impl Test {
             Test::Contains(items, item) => contains(items, item, question),
             Test::Known(value) => match value.known_until(question) {
                 Ok(until) => Ok(Verdict::new(true, until)),
-                Err(Trouble::Missing { until }) => Ok(Verdict::new(false, until)),
-                Err(trouble) => Err(trouble),
+                Err(trouble) => trouble.missing().map(|until| Verdict::new(false, until)).ok_or(trouble),
             },
             Test::Weekday(days) => {
                 let (day, until) = features::weekday(question);
@@ -187,15 +186,15 @@ impl Test {
     }
 }
 
-/// All parts true, or (`dual`) any part true. One part that decides is enough, and it stands as long as the longest-standing of those;
+/// All parts true, or (`DUAL`) any part true. One part that decides is enough, and it stands as long as the longest-standing of those;
 /// otherwise the verdict stands until the first part may change.
-fn conjunction(parts: &[Test], question: &Question<'_>, dual: bool) -> Judged {
+fn conjunction<const DUAL: bool>(parts: &[Test], question: &Question<'_>) -> Judged {
     let mut witness: Option<Timestamp> = None;
     let mut first_change = Timestamp::FOREVER;
     let mut trouble = None;
     for part in parts {
         match part.verdict(question) {
-            Ok(verdict) if verdict.truth == dual => {
+            Ok(verdict) if verdict.truth == DUAL => {
                 if verdict.until.is_forever() {
                     return Ok(verdict);
                 }
@@ -206,19 +205,34 @@ fn conjunction(parts: &[Test], question: &Question<'_>, dual: bool) -> Judged {
         }
     }
     match (witness, trouble) {
-        (Some(until), _) => Ok(Verdict::new(dual, until)),
+        (Some(until), _) => Ok(Verdict::new(DUAL, until)),
         (None, Some(trouble)) => Err(trouble),
-        (None, None) => Ok(Verdict::new(!dual, first_change)),
+        (None, None) => Ok(Verdict::new(!DUAL, first_change)),
     }
 }
 
 /// Of two troubles the one to tell: a failed calculation before a missing value.
 fn worse(so_far: Option<Trouble>, met: Trouble) -> Option<Trouble> {
-    match (so_far, met) {
-        (Some(Trouble::Missing { until: a }), Trouble::Missing { until: b }) => Some(Trouble::Missing { until: a.min(b) }),
-        (Some(Trouble::Missing { .. }) | None, met) => Some(met),
-        (kept, _) => kept,
+    match (so_far.map(|trouble| (trouble, trouble.missing())), met.missing()) {
+        (Some((_, Some(a))), Some(b)) => Some(Trouble::missing_until(a.min(b))),
+        (Some((kept, None)), _) => Some(kept),
+        (Some((_, Some(_))) | None, _) => Some(met),
     }
+}
+
+/// The first value, or the second where the first is missing.
+fn or_default<T>(first: Found<T>, second: impl FnOnce() -> Found<T>) -> Found<T> {
+    let Err(trouble) = first else { return first };
+    let until = trouble.missing().ok_or(trouble)?;
+    second().map(|(value, stands)| (value, stands.min(until)))
+}
+
+/// The same of verdicts.
+#[inline]
+fn judged_or(first: Judged, second: impl FnOnce() -> Judged) -> Judged {
+    let Err(trouble) = first else { return first };
+    let until = trouble.missing().ok_or(trouble)?;
+    second().map(|verdict| Verdict::new(verdict.truth, verdict.until.min(until)))
 }
 
 fn holds(operator: Operator, order: std::cmp::Ordering) -> bool {
@@ -263,20 +277,14 @@ impl Number {
                 let (days, next) = features::days_since(question, Timestamp::from_ms(since))?;
                 Ok((days, next.min(until)))
             }
-            Number::Otherwise(sides) => match sides.0.value(question) {
-                Err(Trouble::Missing { until }) => {
-                    let (value, default_until) = sides.1.value(question)?;
-                    Ok((value, default_until.min(until)))
-                }
-                found => found,
-            },
+            Number::Otherwise(sides) => or_default(sides.0.value(question), || sides.1.value(question)),
             Number::Calculate(operator, sides) => {
                 let ((a, a_until), (b, b_until)) = (sides.0.value(question)?, sides.1.value(question)?);
                 Ok((calculate(*operator, a, b)?, a_until.min(b_until)))
             }
             Number::Negative(inner) => {
                 let (value, until) = inner.value(question)?;
-                Ok((value.checked_neg().ok_or(Trouble::Overflow)?, until))
+                Ok((value.checked_neg().ok_or(Trouble::OVERFLOW)?, until))
             }
             Number::Least(parts) => fold(parts, question, Number::value, i64::min),
             Number::Greatest(parts) => fold(parts, question, Number::value, i64::max),
@@ -313,13 +321,7 @@ impl Number {
                 let verdict = features::days_since_at_least(question, Timestamp::from_ms(since), edge);
                 Ok(Verdict::new(verdict.truth, verdict.until.min(until)))
             }
-            Number::Otherwise(sides) => match sides.0.at_least(question, edge) {
-                Err(Trouble::Missing { until }) => {
-                    let verdict = sides.1.at_least(question, edge)?;
-                    Ok(Verdict::new(verdict.truth, verdict.until.min(until)))
-                }
-                judged => judged,
-            },
+            Number::Otherwise(sides) => judged_or(sides.0.at_least(question, edge), || sides.1.at_least(question, edge)),
             _ => {
                 let (value, until) = self.value(question)?;
                 Ok(Verdict::new(value >= edge, until))
@@ -329,6 +331,10 @@ impl Number {
 
     /// At least so much and not more: the conjunction of both edges.
     fn equals(&self, question: &Question<'_>, value: i64) -> Judged {
+        if !self.has_closed_form() {
+            let (read, until) = self.value(question)?;
+            return Ok(Verdict::new(read == value, until));
+        }
         let reached = self.at_least(question, value)?;
         let Some(beyond) = value.checked_add(1) else { return Ok(reached) };
         let passed = self.at_least(question, beyond)?;
@@ -337,6 +343,15 @@ impl Number {
             (false, _) => Verdict::new(false, reached.until),
             (true, true) => Verdict::new(false, passed.until),
         })
+    }
+
+    fn has_closed_form(&self) -> bool {
+        match self {
+            Number::Source(source) => source.has_closed_form(),
+            Number::Otherwise(sides) => sides.0.has_closed_form(),
+            Number::Age(..) | Number::LocalDays(_) => true,
+            _ => false,
+        }
     }
 
     fn rank(&self) -> u8 {
@@ -365,7 +380,7 @@ fn fold<P, T: Copy>(
         let (value, until) = read(part, question)?;
         joined = Some(joined.map_or((value, until), |(so_far, stands)| (join(so_far, value), stands.min(until))));
     }
-    joined.ok_or(Trouble::Missing { until: Timestamp::FOREVER })
+    joined.ok_or(Trouble::MISSING)
 }
 
 pub(super) fn calculate(operator: Operator, a: i64, b: i64) -> Result<i64, Trouble> {
@@ -373,12 +388,12 @@ pub(super) fn calculate(operator: Operator, a: i64, b: i64) -> Result<i64, Troub
         Operator::Plus => a.checked_add(b),
         Operator::Minus => a.checked_sub(b),
         Operator::Times => a.checked_mul(b),
-        Operator::Over | Operator::Remainder if b == 0 => return Err(Trouble::DivisionByZero),
+        Operator::Over | Operator::Remainder if b == 0 => return Err(Trouble::DIVISION_BY_ZERO),
         Operator::Over => a.checked_div(b),
         Operator::Remainder => a.checked_rem(b),
         _ => None,
     };
-    result.ok_or(Trouble::Overflow)
+    result.ok_or(Trouble::OVERFLOW)
 }
 
 pub(super) fn calculate_real(operator: Operator, a: f64, b: f64) -> Result<f64, Trouble> {
@@ -386,18 +401,18 @@ pub(super) fn calculate_real(operator: Operator, a: f64, b: f64) -> Result<f64, 
         Operator::Plus => a + b,
         Operator::Minus => a - b,
         Operator::Times => a * b,
-        Operator::Over | Operator::Remainder if b == 0.0 => return Err(Trouble::DivisionByZero),
+        Operator::Over | Operator::Remainder if b == 0.0 => return Err(Trouble::DIVISION_BY_ZERO),
         Operator::Over => a / b,
         Operator::Remainder => a % b,
         _ => f64::NAN,
     };
-    if result.is_finite() { Ok(result) } else { Err(Trouble::Overflow) }
+    if result.is_finite() { Ok(result) } else { Err(Trouble::OVERFLOW) }
 }
 
 /// Rounded half away from zero.
 fn whole(value: f64) -> Result<i64, Trouble> {
     let rounded = value.round();
-    if rounded.abs() < 9.0e18 { Ok(rounded as i64) } else { Err(Trouble::Overflow) }
+    if rounded.abs() < 9.0e18 { Ok(rounded as i64) } else { Err(Trouble::OVERFLOW) }
 }
 
 impl Real {
@@ -411,13 +426,7 @@ impl Real {
             }
             Real::Event(slot) => Ok((real(&slot.value(question)?)?, Timestamp::FOREVER)),
             Real::Feature(slot) => slot.reading(question).map(|(bits, until)| (f64::from_bits(bits as u64), until)),
-            Real::Otherwise(sides) => match sides.0.value(question) {
-                Err(Trouble::Missing { until }) => {
-                    let (value, default_until) = sides.1.value(question)?;
-                    Ok((value, default_until.min(until)))
-                }
-                found => found,
-            },
+            Real::Otherwise(sides) => or_default(sides.0.value(question), || sides.1.value(question)),
             Real::Calculate(operator, sides) => {
                 let ((a, a_until), (b, b_until)) = (sides.0.value(question)?, sides.1.value(question)?);
                 Ok((calculate_real(*operator, a, b)?, a_until.min(b_until)))
@@ -433,11 +442,27 @@ fn real(value: &Value) -> Result<f64, Trouble> {
     match value {
         Value::Float(v) if v.is_finite() => Ok(*v),
         Value::Int(v) => Ok(*v as f64),
-        _ => Err(Trouble::WrongType),
+        _ => Err(Trouble::WRONG_TYPE),
     }
 }
 
 impl Text {
+    /// Without a detour over a value of its own where the text stands in the profile as it is.
+    fn is_one_of(&self, words: &[Name], question: &Question<'_>) -> Judged {
+        let (text, until): (&str, Timestamp) = match self {
+            Text::Country => (question.subject.profile.country(), Timestamp::FOREVER),
+            Text::Attribute(slot) => match slot.value(question)? {
+                (Value::Text(text), until) => (text, until),
+                _ => return Err(Trouble::WRONG_TYPE),
+            },
+            _ => {
+                let (text, until) = self.value(question)?;
+                return Ok(Verdict::new(words.iter().any(|word| **word == *text), until));
+            }
+        };
+        Ok(Verdict::new(words.iter().any(|word| **word == *text), until))
+    }
+
     pub fn value<'q>(&'q self, question: &'q Question<'_>) -> Found<Cow<'q, str>> {
         let profile = question.subject.profile;
         let said = |attribute: &'q Option<Attribute>| match attribute {
@@ -461,32 +486,26 @@ impl Text {
             }
             Text::RunOutcome => {
                 let ended = question.subject.run.and_then(|run| run.ended);
-                (ended.ok_or(Trouble::Missing { until: Timestamp::FOREVER })?.name(), Timestamp::FOREVER)
+                (ended.ok_or(Trouble::MISSING)?.name(), Timestamp::FOREVER)
             }
             Text::Attribute(slot) => match slot.value(question)? {
                 (Value::Text(text), until) => (text, until),
-                _ => return Err(Trouble::WrongType),
+                _ => return Err(Trouble::WRONG_TYPE),
             },
             Text::Event(slot) => {
                 let text = slot.raw(question)?.as_str().filter(|text| slot.allows(text));
-                (text.ok_or(Trouble::Missing { until: Timestamp::FOREVER })?, Timestamp::FOREVER)
+                (text.ok_or(Trouble::MISSING)?, Timestamp::FOREVER)
             }
             Text::Feature(slot) => {
                 let (index, until) = slot.reading(question)?;
-                let ValueType::Enum(words) = &slot.value_type else { return Err(Trouble::WrongType) };
-                (usize::try_from(index).ok().and_then(|index| words.get(index)).ok_or(Trouble::WrongType)?, until)
+                let ValueType::Enum(words) = &slot.value_type else { return Err(Trouble::WRONG_TYPE) };
+                (usize::try_from(index).ok().and_then(|index| words.get(index)).ok_or(Trouble::WRONG_TYPE)?, until)
             }
             Text::Lower(inner) => {
                 let (text, until) = inner.value(question)?;
                 return Ok((Cow::Owned(text.to_lowercase()), until));
             }
-            Text::Otherwise(sides) => match sides.0.value(question) {
-                Err(Trouble::Missing { until }) => {
-                    let (text, default_until) = sides.1.value(question)?;
-                    return Ok((text, default_until.min(until)));
-                }
-                found => return found,
-            },
+            Text::Otherwise(sides) => return or_default(sides.0.value(question), || sides.1.value(question)),
         };
         Ok((Cow::Borrowed(text), until))
     }
@@ -497,11 +516,11 @@ impl Items {
         match self {
             Items::Attribute(slot) => match slot.value(question)? {
                 (Value::List(items), until) => Ok((Cow::Borrowed(items), until)),
-                _ => Err(Trouble::WrongType),
+                _ => Err(Trouble::WRONG_TYPE),
             },
             Items::Event(slot) => match slot.value(question)? {
                 Value::List(items) => Ok((Cow::Owned(items), Timestamp::FOREVER)),
-                _ => Err(Trouble::WrongType),
+                _ => Err(Trouble::WRONG_TYPE),
             },
         }
     }
@@ -531,10 +550,10 @@ impl Computed {
                 let (value, until) = number.value(question)?;
                 let value = match value_type {
                     ValueType::Bool => Value::Bool(value != 0),
-                    ValueType::Date => Value::Date(features::date_of(value).ok_or(Trouble::Overflow)?),
+                    ValueType::Date => Value::Date(features::date_of(value).ok_or(Trouble::OVERFLOW)?),
                     ValueType::Instant => Value::Instant(Timestamp::from_ms(value)),
                     ValueType::Duration => Value::Duration(value),
-                    ValueType::Money => Value::Money(Money::new(value, question.names.dictionary.currency.ok_or(Trouble::NoRate)?)),
+                    ValueType::Money => Value::Money(Money::new(value, question.names.dictionary.currency.ok_or(Trouble::NO_RATE)?)),
                     _ => Value::Int(value),
                 };
                 (value, until)

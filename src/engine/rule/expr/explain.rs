@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::eval::{Computed, Test};
 use crate::engine::event::Value;
-use crate::engine::features::{Question, Trouble};
+use crate::engine::features::Question;
 use crate::engine::time::Timestamp;
 
 /// One line of an explanation.
@@ -67,8 +67,7 @@ impl Outline {
         let judged = self.test.verdict(question);
         let (truth, until, trouble) = match judged {
             Ok(verdict) => (Some(verdict.truth), verdict.until, None),
-            Err(trouble @ Trouble::Missing { until }) => (None, until, Some(super::EvalError::from(trouble).0)),
-            Err(trouble) => (None, Timestamp::FOREVER, Some(super::EvalError::from(trouble).0)),
+            Err(trouble) => (None, trouble.missing().unwrap_or(Timestamp::FOREVER), Some(super::EvalError::from(trouble).0)),
         };
         let read = |(name, computed): &(String, Computed)| (name.clone(), computed.value(question).ok().map(|(value, _)| value));
         lines.push(Leaf {

@@ -22,7 +22,7 @@ pub use self::explain::Leaf;
 use self::explain::Outline;
 use super::{Dictionary, EventType, Policy, Program, RuleSet};
 use crate::engine::event::Value;
-use crate::engine::features::{Question, Trouble};
+use crate::engine::features::Question;
 use crate::engine::profile::{Name, Profile, Run};
 use crate::engine::time::Timestamp;
 use crate::engine::verdict::Verdict;
@@ -231,8 +231,9 @@ impl Condition {
     ///
     /// # Errors
     /// If no part decides and one cannot be answered.
+    #[inline]
     pub fn verdict(&self, names: Names<'_>, subject: Subject<'_>) -> Result<Verdict, EvalError> {
-        Ok(self.test.verdict(&Question::new(names, subject))?)
+        self.test.verdict(&Question::new(names, subject)).map_err(EvalError::from)
     }
 
     /// Truth at `subject.now` and the instant of its next real flip while no fact changes, found by asking again at each expiry
@@ -290,8 +291,7 @@ impl Expr {
     pub fn reading(&self, names: Names<'_>, subject: Subject<'_>) -> Result<Reading, EvalError> {
         match self.computed.value(&Question::new(names, subject)) {
             Ok((value, until)) => Ok((Some(value), until)),
-            Err(Trouble::Missing { until }) => Ok((None, until)),
-            Err(trouble) => Err(trouble.into()),
+            Err(trouble) => trouble.missing().map(|until| (None, until)).ok_or_else(|| trouble.into()),
         }
     }
 
