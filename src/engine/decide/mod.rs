@@ -229,13 +229,19 @@ impl<'a> Look<'a> {
         self.made.entries.push(entry);
     }
 
-    /// A rule that cannot be evaluated for this person is set aside here and said so; the others go on (I9).
+    /// A rule that cannot be evaluated for this person is set aside here and said so, once a day; the others go on (I9).
     fn set_aside(&mut self, rule: &Rule, error: &EvalError) {
-        let said = self.made.entries.iter().any(|entry| entry.rule == rule.id && entry.what == What::Quarantined);
-        if !said {
-            let until = Some(self.now.plus_ms(DAY_MS));
-            self.log(&rule.id, 0, &Name::from(""), What::Quarantined, error.to_string(), until);
+        let (gate, no_step) = (Name::from("error"), Name::from(""));
+        let because: Arc<str> = Arc::from(error.to_string());
+        let is_said = |hold: &Hold| hold.rule == rule.id && hold.run == 0 && hold.gate == gate && hold.because == because;
+        if self.profile.holds.iter().any(is_said) {
+            return;
         }
+        let until = self.now.plus_ms(DAY_MS);
+        self.unhold(&rule.id, 0, &no_step);
+        self.log(&rule.id, 0, &no_step, What::Quarantined, &because, Some(until));
+        let (rule, step, since) = (rule.id.clone(), no_step, self.now);
+        self.profile.holds.push(Hold { rule, run: 0, step, gate, since, until, because });
     }
 
     /// Moves what booking produced into the decision; its events are the engine's own and are heard at once.
@@ -362,7 +368,11 @@ impl<'a> Look<'a> {
         self.profile.looked.retain(|hash| rules.iter().any(|rule| rule.when_hash == *hash));
         let runs = &self.profile.runs;
         let is_live = |rule: &Name, number: u32| runs.iter().any(|run| run.rule == *rule && run.number == number);
-        self.profile.holds.retain(|hold| hold.run == 0 || is_live(&hold.rule, hold.run));
+        let now = self.now;
+        self.profile.holds.retain(|hold| match hold.run {
+            0 => &*hold.gate != "error" || hold.until > now,
+            run => is_live(&hold.rule, run),
+        });
     }
 }
 
@@ -393,11 +403,11 @@ fn all_hold(names: Names<'_>, subject: Subject<'_>, parts: &[Part<'_>]) -> Resul
         if until.is_forever() {
             break;
         }
-        let next = conjunction(names, Subject { now: until, ..subject }, parts)?;
-        if next.truth != first.truth || next.until <= until {
-            break;
+        match conjunction(names, Subject { now: until, ..subject }, parts) {
+            Ok(next) if next.truth == first.truth && next.until > until => until = next.until,
+            // another truth, or no answer any more: that is a change
+            _ => break,
         }
-        until = next.until;
     }
     Ok(Verdict::new(first.truth, until))
 }
