@@ -30,6 +30,9 @@ use super::{Channel, Outcome, Outgoing, Receipt};
 use crate::engine::action::{Channel as Kind, MessageId, Outcome as Fact};
 use crate::engine::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, Timestamp, Zone};
 
+/// Days whose files are kept open.
+const OPEN_LOGS_MAX: usize = 16;
+
 /// How much is written for each message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Form {
@@ -98,8 +101,8 @@ struct State {
     sent: HashSet<MessageId>,
     /// Receipts to come, the next first.
     receipts: BTreeSet<Receipt>,
-    /// The day's file, and its day.
-    log: Option<(String, fs::File)>,
+    /// Open files by their day, the latest used last: a replay writes a week's messages person by person.
+    logs: Vec<(String, fs::File)>,
 }
 
 /// What [`Recording::open`] reads of a line.
@@ -211,14 +214,18 @@ impl Recording {
         line.push(b'\n');
 
         let day = outgoing.at.local(&Zone::UTC).date().to_string();
-        let log = match &mut state.log {
-            Some((open, log)) if *open == day => log,
-            other => {
-                let path = self.directory.join(format!("sent-{day}.ndjson"));
-                let log = fs::OpenOptions::new().create(true).append(true).open(path)?;
-                &mut other.insert((day, log)).1
+        if let Some(place) = state.logs.iter().position(|(open, _)| *open == day) {
+            let used = state.logs.remove(place);
+            state.logs.push(used);
+        } else {
+            let path = self.directory.join(format!("sent-{day}.ndjson"));
+            let log = fs::OpenOptions::new().create(true).append(true).open(path)?;
+            if state.logs.len() >= OPEN_LOGS_MAX {
+                state.logs.remove(0);
             }
-        };
+            state.logs.push((day, log));
+        }
+        let Some((_, log)) = state.logs.last_mut() else { return Err(io::Error::other("the day's file was just opened")) };
         // one write per line: what was answered for survives a kill of the process
         log.write_all(&line)
     }

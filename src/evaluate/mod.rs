@@ -195,9 +195,19 @@ impl Desk {
                 continue;
             }
             match self.decide(&claimed) {
-                Ok(decision) => self.decided.push((claimed, decision)),
+                Ok(decision) => {
+                    self.spend(&decision);
+                    self.decided.push((claimed, decision));
+                }
                 Err(panic) => self.parked.push((claimed.claim, panic)),
             }
+        }
+    }
+
+    /// What one person's offers take from a coupon's budget is not there for the next one of this pass.
+    fn spend(&mut self, decision: &Decision) {
+        for (coupon, _, minor) in &decision.budget_used {
+            *Arc::make_mut(&mut self.world).budgets.entry(coupon.clone()).or_default() += minor;
         }
     }
 

@@ -108,11 +108,14 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
     publish(&store, &book, &rules, first.from).await?;
     let recording = open_recording(&args.dir, &assumptions, from)?;
-    let mut replay = Replay::new(stage(&store, &book, &rules, &recording), facts, from);
+    let mut tally = Tally::of(&rules, zone.clone());
+    tally.catch_up(&store, from).await?;
+    let recorded = tally.lives.iter().filter_map(|(id, life)| Some((*id, life.received_at?))).collect();
+    let mut replay = Replay::new(stage(&store, &book, &rules, &recording), facts, from, recorded);
     replay.recover(rest.first().unwrap_or(&first).until.plus_ms(-1)).await?;
 
     let story = Telling { format: args.format, zone: &zone, total: stretches.len(), begun: begin };
-    let tally = story.play(&mut replay, rest, Tally::of(&rules, zone.clone()), &input).await?;
+    let tally = story.play(&mut replay, rest, tally, &input).await?;
 
     let effort = effort(replay.done, watch.elapsed().as_secs_f64(), args.resume);
     let summary = Summary::collect(&store, &rules, &tally, args.dir.clone(), input, effort).await?;
@@ -351,7 +354,7 @@ struct Telling<'a> {
 
 impl Telling<'_> {
     /// Plays the stretches, with a bar and a line for each week.
-    async fn play(&self, replay: &mut Replay, stretches: &[Stretch], mut tally: Tally, input: &Input) -> anyhow::Result<Tally> {
+    async fn play(&self, replay: &mut Replay, stretches: &[Stretch], tally: Tally, input: &Input) -> anyhow::Result<Tally> {
         let bar = ProgressBar::new(self.total as u64).with_position(self.begun as u64);
         let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}  {elapsed}, {eta} to go").context("the bar's template")?;
         bar.set_style(style);
@@ -364,6 +367,7 @@ impl Telling<'_> {
             ),
         );
         let store = replay.store().clone();
+        let mut counting = Counting::start(tally, &store, None);
         for stretch in stretches {
             bar.set_message(summary::date(stretch.from));
             replay.play(*stretch).await.with_context(|| format!("replaying the week of {}", summary::date(stretch.from)))?;
@@ -372,12 +376,21 @@ impl Telling<'_> {
             let next = stretch.until.local(self.zone).date();
             let ends_week = next.weekday() == jiff::civil::Weekday::Monday && self.zone.start_of_day(next) == stretch.until;
             if ends_week || stretch.until == input.until.unwrap_or_default() {
-                tally.catch_up(store.as_ref(), stretch.until).await?;
-                self.say(&bar, &week_line(&tally, stretch.until.plus_ms(-1)));
+                let tally = self.tell(&bar, counting).await?;
+                counting = Counting::start(tally, &store, Some(stretch.until));
             }
         }
+        let tally = self.tell(&bar, counting).await?;
         bar.finish_and_clear();
-        tally.catch_up(store.as_ref(), input.until.unwrap_or_default()).await?;
+        Ok(tally)
+    }
+
+    /// Waits until a week is counted, and says it in a line.
+    async fn tell(&self, bar: &ProgressBar, counting: Counting) -> anyhow::Result<Tally> {
+        let tally = counting.task.await.context("counting a week")??;
+        if let Some(until) = counting.until {
+            self.say(bar, &week_line(&tally, until.plus_ms(-1)));
+        }
         Ok(tally)
     }
 
@@ -391,6 +404,26 @@ impl Telling<'_> {
             Format::Text => println!("{line}"),
             Format::Json => eprintln!("{line}"),
         });
+    }
+}
+
+/// A week being counted, while the next one is played.
+struct Counting {
+    /// End of the week; none before the first.
+    until: Option<Timestamp>,
+    task: tokio::task::JoinHandle<Result<Tally, StoreError>>,
+}
+
+impl Counting {
+    fn start(mut tally: Tally, store: &Arc<dyn Store>, until: Option<Timestamp>) -> Self {
+        let store = store.clone();
+        let task = tokio::spawn(async move {
+            if let Some(until) = until {
+                tally.catch_up(store.as_ref(), until).await?;
+            }
+            Ok(tally)
+        });
+        Counting { until, task }
     }
 }
 

@@ -81,6 +81,8 @@ pub struct Replay {
     people: HashMap<Identity, ProfileId>,
     /// Receipts of the stretch that have not been handed in.
     receipts: BTreeMap<ProfileId, BTreeSet<Receipt>>,
+    /// Of a replay that goes on: the newest fact of each person that is on record.
+    recorded: HashMap<ProfileId, Timestamp>,
     pub done: Done,
 }
 
@@ -137,10 +139,12 @@ pub fn position(stretches: &[Stretch], hours: &[SourceHour]) -> usize {
 }
 
 impl Replay {
-    /// `facts` are sorted by time. Those before `from` are on record already.
-    pub fn new(stage: Stage, facts: Vec<Incoming>, from: Timestamp) -> Self {
+    /// `facts` are sorted by time. Those before `from` are on record already, and so are those of each person up to `recorded`: facts
+    /// of one instant are handed in in one transaction. Left out, they cost no rounds, and the rounds that follow are those that the
+    /// interrupted run would have made.
+    pub fn new(stage: Stage, facts: Vec<Incoming>, from: Timestamp, recorded: HashMap<ProfileId, Timestamp>) -> Self {
         let facts = facts.into_iter().filter(|fact| fact.event.received_at >= from).collect();
-        Replay { stage, facts, lanes: HashMap::new(), people: HashMap::new(), receipts: BTreeMap::new(), done: Done::default() }
+        Replay { stage, facts, lanes: HashMap::new(), people: HashMap::new(), receipts: BTreeMap::new(), recorded, done: Done::default() }
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -171,7 +175,7 @@ impl Replay {
         while let Some(fact) = self.facts.pop_front_if(|fact| fact.event.received_at <= now) {
             self.lanes.entry(fact.identity.clone()).or_default().push_back(fact);
         }
-        self.find_people().await?;
+        self.skip_recorded().await?;
         self.take_receipts(now).await?;
         for _ in 0..ROUNDS_MAX {
             if !self.round(now).await? {
@@ -179,6 +183,20 @@ impl Replay {
             }
         }
         bail!("the week of {} does not come to an end: something is due again and again", stretch.from)
+    }
+
+    /// Leaves out what an interrupted run has handed in already. Afresh, whoever is not known by now is new.
+    async fn skip_recorded(&mut self) -> anyhow::Result<()> {
+        if self.recorded.is_empty() {
+            return Ok(());
+        }
+        self.find_people().await?;
+        for (identity, facts) in &mut self.lanes {
+            let Some(upto) = self.people.get(identity).and_then(|id| self.recorded.get(id)) else { continue };
+            facts.retain(|fact| fact.event.received_at > *upto);
+        }
+        self.lanes.retain(|_, facts| !facts.is_empty());
+        Ok(())
     }
 
     /// Everybody who has something to do in the stretch does the next thing; false if nobody has.

@@ -75,6 +75,8 @@ impl Gate {
 #[derive(Clone, Debug, Default)]
 pub struct Life {
     pub first_at: Option<Timestamp>,
+    /// The newest fact from outside.
+    pub received_at: Option<Timestamp>,
     pub last_active_at: Option<Timestamp>,
     /// Returns after 30 silent days.
     pub returns: u32,
@@ -183,6 +185,7 @@ impl Tally {
         if event.kind != EventKind::Engine {
             let life = self.lives.entry(row.profile).or_default();
             life.first_at = Some(life.first_at.map_or(event.occurred_at, |first| first.min(event.occurred_at)));
+            life.received_at = life.received_at.max(Some(event.received_at));
         }
     }
 
