@@ -101,3 +101,20 @@ fn the_docs_list_every_name_that_conditions_may_use() {
         assert!(listed, "docs/rules.md lacks {row}");
     }
 }
+
+/// Every code that a finding may have stands in docs/rules.md with what it means.
+#[test]
+fn the_docs_list_every_code_of_a_finding() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/rules.md")).expect("the page");
+    let mut files = Vec::new();
+    files_below(&root.join("src"), &mut files);
+    let mut codes = BTreeSet::new();
+    for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
+        let text = fs::read_to_string(path).expect("a source");
+        codes.extend(text.match_indices("\"RK0").filter_map(|(at, _)| text.get(at + 1..at + 7)).map(str::to_owned));
+    }
+    assert!(codes.len() > 40, "{codes:?}");
+    let lacking: Vec<&String> = codes.iter().filter(|code| !page.contains(&format!("| {code} |"))).collect();
+    assert!(lacking.is_empty(), "{lacking:?}");
+}
