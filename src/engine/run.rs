@@ -146,7 +146,7 @@ pub fn wakes_on(rule: &Rule, index: usize, further_channel: bool) -> u16 {
         if let Action::Take(take) = &later.action
             && take.notice == index
         {
-            wakes |= bits(&[Outcome::Accepted, Outcome::Delivered]);
+            wakes |= bits(&[Outcome::Accepted, Outcome::Delivered, Outcome::Opened, Outcome::Clicked]);
         }
     }
     wakes
@@ -210,12 +210,16 @@ pub fn read_result(event: &Event) -> Option<(MessageId, Outcome)> {
     Some((MessageId::parse(event.text_property("message")?)?, outcome))
 }
 
+/// Whether that outcome says that the message definitely did not go out.
+pub fn never_went(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Failed | Outcome::Blocked | Outcome::Expired | Outcome::Cancelled | Outcome::Dead)
+}
+
 /// Absorbs a result: the slot is released if the message definitely did not go out, the try learns what became of it, a hard
 /// bounce suppresses the address.
 pub fn hear_result(profile: &mut Profile, message: MessageId, outcome: Outcome, event: &Event) {
-    let never_went = matches!(outcome, Outcome::Failed | Outcome::Blocked | Outcome::Expired | Outcome::Cancelled | Outcome::Dead);
     let channel = profile.slots.iter().find(|slot| slot.message == message).map(|slot| slot.channel);
-    if never_went {
+    if never_went(outcome) {
         profile.slots.retain(|slot| slot.message != message);
         coupon::release(profile, message);
     }

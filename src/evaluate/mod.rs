@@ -294,7 +294,9 @@ impl Counter {
             let own = decision.entered.iter().filter(|(entered, _)| entered == rule).count();
             let kept = self.kept.iter().filter(|(entered, when)| entered == rule && *when > hour && *when <= at).count();
             let count = self.stored.get(rule).copied().unwrap_or(0) + (kept + own) as u64;
-            (count > limit).then(|| (rule.clone(), limit))
+            // held at an earlier instant of this pass: nobody enters it any more, however few the hour has seen
+            let is_held = desk.world.rules.get(rule).is_some_and(|state| state.held.is_some());
+            (is_held || count > limit).then(|| (rule.clone(), limit))
         })
     }
 }

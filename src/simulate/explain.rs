@@ -392,6 +392,7 @@ impl View<'_> {
                 }
                 None => Asked::Other,
             },
+            budget_used: &[],
             now,
         };
         let first = planned.max(self.now);

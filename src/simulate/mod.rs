@@ -451,7 +451,9 @@ impl Timeline {
     /// The brake stays on where somebody wanted in; where nobody did, the rule was never held.
     fn loosen_brakes(&mut self, braked: Vec<Name>, decision: &Decision) {
         for rule in braked {
-            let waits = decision.profile.holds.iter().any(|hold| hold.rule == rule && hold.run == 0);
+            let profile = &decision.profile;
+            let waits = profile.holds.iter().any(|hold| hold.rule == rule && hold.run == 0)
+                || profile.waiting.iter().any(|entry| entry.rule == rule);
             if !waits && let Some(state) = self.world.rules.get_mut(&rule) {
                 state.held = None;
             }

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value as Json};
+
 use super::{Look, Part};
-use crate::engine::action::What;
+use crate::engine::action::{MessageId, What};
 use crate::engine::event::{Event, EventKind, Value};
 use crate::engine::points::{self, Booked};
 use crate::engine::profile::{Name, Passage, Run, RunOutcome, StepState, WaitingEntry};
@@ -51,6 +53,10 @@ impl<'a> Look<'a> {
     /// instant counts together: an order that is refunded at its own instant lifts nobody, so only the last deed of an instant qualifies.
     pub(super) fn hear(&mut self, event: &Event, generation: u8, qualifies: bool) {
         if let Some((message, outcome)) = run::read_result(event) {
+            if run::never_went(outcome) {
+                self.release_coupon(message);
+                self.forget_sent(message, event);
+            }
             run::hear_result(&mut self.profile, message, outcome, event);
         }
         absorb::absorb(&mut self.profile, event, self.names);
@@ -71,6 +77,18 @@ impl<'a> Look<'a> {
         self.take_in(booked, generation + 1);
         self.stop_runs(&name, event);
         self.start_event_runs(&name, event);
+    }
+
+    /// `at_most` counts runs that sent or reserved a message: one whose only message never went does not count.
+    fn forget_sent(&mut self, message: MessageId, event: &Event) {
+        let (Some(rule), Some(number)) = (event.text_property("rule"), event.property("run").and_then(Json::as_u64)) else { return };
+        let went = self.profile.runs.iter().filter(|run| &*run.rule == rule && u64::from(run.number) == number).any(|run| {
+            let sent = |step: &StepState| matches!(step, StepState::Sent { tries, .. } if tries.iter().any(|t| t.message != message && t.accepted_at.is_some()));
+            run.steps.iter().any(sent)
+        });
+        if let Some(memory) = self.profile.rules.get_mut(rule).filter(|_| !went) {
+            memory.sent_runs.retain(|(run, _)| u64::from(*run) != number);
+        }
     }
 
     /// A late event books now, not into a past that has been decided.
@@ -158,8 +176,14 @@ impl<'a> Look<'a> {
     // ------------------------------------------------------------------------------------------------------------ event runs
 
     fn stop_runs(&mut self, name: &Name, event: &Event) {
+        self.drop_waiting(name, event);
         for index in 0..self.profile.runs.len() {
-            let Some(run) = self.profile.runs.get(index).filter(|run| run.ended.is_none()) else { continue };
+            let is_live = |run: &&Run| matches!(run.ended, None | Some(RunOutcome::Done));
+            let Some(run) = self.profile.runs.get(index).filter(is_live) else { continue };
+            // what happened before a run began does not stop it; events of one look come in the order in which they happened
+            if run.started_at < self.now && event.occurred_at < run.started_at {
+                continue;
+            }
             let stop = self.ctx.rule_of(run).and_then(|rule| rule.stop_on.as_ref());
             let Some(stop) = stop.filter(|stop| stop.event == *name) else { continue };
             let matches = stop.matching.as_ref().is_none_or(|property| {
@@ -172,6 +196,19 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// What stops a run also ends the wait of an event for its run.
+    fn drop_waiting(&mut self, name: &Name, event: &Event) {
+        let rules = self.rules();
+        self.profile.waiting.retain(|entry| {
+            let stop = rules.iter().find(|rule| rule.id == entry.rule).and_then(|rule| rule.stop_on.as_ref());
+            let Some(stop) = stop.filter(|stop| stop.event == *name && entry.occurred_at <= event.occurred_at) else { return true };
+            !stop.matching.as_ref().is_none_or(|property| {
+                let waited: Map<String, Json> = serde_json::from_str(&entry.event).unwrap_or_default();
+                waited.get(&**property).is_some_and(|value| event.property(property) == Some(value))
+            })
+        });
+    }
+
     fn start_event_runs(&mut self, name: &Name, event: &Event) {
         let too_old = event.occurred_at < self.now.plus_ms(-self.ctx.rules.policy.lateness_start_ms);
         for rule in self.rules() {
@@ -179,7 +216,7 @@ impl<'a> Look<'a> {
             if wanted != name || !rule.enabled || too_old {
                 continue;
             }
-            match self.event_entry(rule, event) {
+            match self.event_entry(rule, &event.properties) {
                 Ok(None) => {}
                 Ok(Some(key)) => self.enter_by_event(rule, key, event),
                 Err(error) => self.set_aside(rule, &error),
@@ -188,12 +225,12 @@ impl<'a> Look<'a> {
     }
 
     /// The key of the run that this event starts, if audience, `where` and `unless` let it.
-    fn event_entry(&self, rule: &Rule, event: &Event) -> Result<Option<Name>, EvalError> {
+    fn event_entry(&self, rule: &Rule, properties: &Map<String, Json>) -> Result<Option<Name>, EvalError> {
         let Trigger::Event { filter, key, .. } = &rule.trigger else { return Ok(None) };
         if rule.active.is_some_and(|active| self.now < active.from || self.now >= active.until) {
             return Ok(None);
         }
-        let subject = Subject { event: Some(&event.properties), ..self.subject() };
+        let subject = Subject { event: Some(properties), ..self.subject() };
         let parts: [(Option<&_>, bool); 3] = [(rule.audience.as_ref(), false), (filter.as_ref(), false), (rule.unless.as_ref(), true)];
         for (condition, negated) in parts.into_iter().filter_map(|(condition, negated)| Some((condition?, negated))) {
             if condition.verdict(self.names, subject)?.truth == negated {
@@ -224,12 +261,17 @@ impl<'a> Look<'a> {
         let oldest = self.now.plus_ms(-self.ctx.rules.policy.lateness_start_ms);
         for entry in std::mem::take(&mut self.profile.waiting) {
             let Some(rule) = self.rules().iter().find(|rule| rule.id == entry.rule && rule.enabled) else { continue };
-            if self.closed(rule).is_some() {
-                self.profile.waiting.push(entry);
-            } else if entry.occurred_at < oldest {
+            if entry.occurred_at < oldest {
                 self.log(&rule.id, 0, &Name::from(""), What::Refused, "the event that waited is too old by now", None);
+            } else if self.closed(rule).is_some() {
+                self.profile.waiting.push(entry);
             } else {
-                self.try_start(rule, entry.key, entry.event, self.now);
+                let properties = serde_json::from_str(&entry.event).unwrap_or_default();
+                match self.event_entry(rule, &properties) {
+                    Ok(Some(key)) => self.try_start(rule, key, entry.event, self.now),
+                    Ok(None) => self.log(&rule.id, 0, &Name::from(""), What::Refused, "no longer true when entries were let in", None),
+                    Err(error) => self.set_aside(rule, &error),
+                }
             }
         }
     }
@@ -272,7 +314,9 @@ impl<'a> Look<'a> {
             Reentry::After { after, max } => (Some(after), max),
         };
         let latest = memory.starts.iter().rev().find(|(started, _)| started == key).map(|(_, at)| *at)?;
-        if max.is_some_and(|max| memory.runs >= max && rule.is_unkeyed()) || after.is_none() {
+        // of a key only its latest start is remembered, so `max` beyond one is counted per person (RK0199 refuses it with `key`)
+        let is_enough = |max: u32| if rule.is_unkeyed() { memory.runs >= max } else { max <= 1 };
+        if max.is_some_and(is_enough) || after.is_none() {
             return Some(("reentry: it has run as often as it may".to_owned(), Timestamp::FOREVER));
         }
         let again = after?.after(latest, &self.zone);

@@ -124,6 +124,9 @@ pub struct Decision {
 /// At most so many generations of the engine's own events follow one event (I7).
 const MAX_GENERATIONS: u8 = 8;
 
+/// Property of the engine's own events: which generation they are, where that is not the first.
+const GENERATION: &str = "generation";
+
 /// Conditions and steps take turns until nothing moves; a set that never settles is cut off here and goes on at the next look.
 const MAX_ROUNDS: usize = 16;
 
@@ -250,7 +253,11 @@ impl<'a> Look<'a> {
         for own in booked.events {
             // what follows from one event ends somewhere (I7)
             if generation <= MAX_GENERATIONS {
-                let event = own_event(&mut self.profile, own, self.now);
+                let mut event = own_event(&mut self.profile, own, self.now);
+                if generation > 1 {
+                    // a run that this event starts hands it on, however much later it acts
+                    event.properties.insert(GENERATION.to_owned(), generation.into());
+                }
                 self.hear(&event, generation, false);
                 self.made.own_events.push(event);
             }
@@ -333,19 +340,37 @@ impl<'a> Look<'a> {
         run.ended = Some(outcome);
     }
 
-    /// Cancels messages of a rule (of one run, or of runs that are over) that no send-intent has touched: their slots are pending.
+    /// A coupon whose message never went out is free again, and so is its share of the budget.
+    fn release_coupon(&mut self, message: MessageId) {
+        let reserved = self.profile.coupons.iter().find(|coupon| coupon.message == Some(message) && coupon.issued_at.is_none());
+        if let Some(offer) = reserved.map(|coupon| coupon.offer.clone())
+            && let Some(kind) = self.names.program.and_then(|program| program.coupons.get(&offer))
+        {
+            self.made.budget_used.push((offer, self.now, -super::coupon::face_value(kind)));
+        }
+        super::coupon::release(&mut self.profile, message);
+    }
+
+    /// Cancels messages of a rule (of one run, or of runs that are over) that have not gone out.
     fn call_back(&mut self, rule: &Name, run: Option<&Run>, because: &str) {
         let of_run = |message: MessageId| {
             let sent = |step: &StepState| matches!(step, StepState::Sent { tries, .. } if tries.iter().any(|t| t.message == message));
             run.is_none_or(|run| run.steps.iter().any(sent))
         };
-        let called: Vec<MessageId> = (self.profile.slots.iter())
-            .filter(|slot| slot.rule == *rule && slot.sent_at.is_none() && of_run(slot.message))
-            .map(|slot| slot.message)
+        let called: Vec<(MessageId, bool)> = (self.profile.slots.iter())
+            .filter(|slot| slot.rule == *rule && of_run(slot.message))
+            .map(|slot| (slot.message, slot.sent_at.is_none()))
             .collect();
-        for message in called {
+        for (message, is_pending) in called {
+            if !is_pending {
+                // it may be on its way, or wait for another try: only the latter can still be called back, and its slot stays taken
+                if run.is_some_and(|run| run.has_no_result_of(message)) {
+                    self.made.cancelled.push((message, because.into()));
+                }
+                continue;
+            }
             self.profile.slots.retain(|slot| slot.message != message);
-            super::coupon::release(&mut self.profile, message);
+            self.release_coupon(message);
             match self.made.messages.iter().position(|queued| queued.id == message) {
                 // queued by this very decision: it never was
                 Some(index) => drop(self.made.messages.remove(index)),

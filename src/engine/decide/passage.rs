@@ -46,7 +46,12 @@ impl<'a> Look<'a> {
         match run.ended {
             None => false,
             Some(RunOutcome::Done) => !run.steps.iter().enumerate().any(|(index, step)| self.may_fall_back(rule, run, index, step)),
-            Some(_) => run.steps.iter().skip(rule.steps.len()).all(run::is_finished),
+            Some(_) => run
+                .steps
+                .iter()
+                .enumerate()
+                .skip(rule.steps.len())
+                .all(|(index, step)| run::is_finished(step) && !self.may_fall_back(rule, run, index, step)),
         }
     }
 
@@ -77,7 +82,7 @@ impl<'a> Look<'a> {
                 Ok(None) => {}
                 Ok(Some((outcome, because))) if run.ended.is_none() => self.end_run(index, outcome, because),
                 // done already, kept for its next channel only: that chance is over too
-                Ok(Some(_)) => self.profile.runs.get_mut(index).into_iter().for_each(|run| run.ended = Some(RunOutcome::Left)),
+                Ok(Some((outcome, because))) => self.end_run(index, outcome, because),
                 Err(error) => self.set_aside(rule, &error),
             }
         }

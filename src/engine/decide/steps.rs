@@ -29,6 +29,15 @@ struct Due<'a> {
     planned: Timestamp,
 }
 
+/// What the gates of an action that is no send said.
+enum Passed {
+    Through,
+    /// `moved`: the step has come to its end by that, so conditions are asked again.
+    Stopped {
+        moved: bool,
+    },
+}
+
 impl<'a> Look<'a> {
     /// Lets every due step act once, in order. True if one of them did something that conditions may read.
     pub(super) fn act(&mut self) -> bool {
@@ -77,11 +86,14 @@ impl<'a> Look<'a> {
     }
 
     fn act_step(&mut self, due: &Due<'a>) -> bool {
-        if matches!(due.run.steps.get(due.index), Some(StepState::Sent { .. })) {
-            return self.fall_back(due);
-        }
+        let tries = match due.run.steps.get(due.index) {
+            Some(StepState::Sent { tries, .. }) => Some(tries),
+            _ => None,
+        };
         match self.conditions_allow(due) {
             Ok(None) => {}
+            // a message that was accepted and bounced later stays what it was: sent
+            Ok(Some(_)) if tries.is_some_and(|tries| tries.iter().any(|t| t.accepted_at.is_some())) => return false,
             Ok(Some(because)) => return self.skip(due, because),
             Err(error) => {
                 self.set_aside(due.rule, &error);
@@ -89,6 +101,10 @@ impl<'a> Look<'a> {
                 self.hold_step(due, "error", error.to_string(), until);
                 return false;
             }
+        }
+        self.note_exposure(due);
+        if tries.is_some() {
+            return self.fall_back(due);
         }
         let held_out = self.exposure_of(due) == Some(Exposure::HeldOut);
         if !held_out && let Some(missing) = self.require_missing(due) {
@@ -98,7 +114,10 @@ impl<'a> Look<'a> {
             Action::Send(send) => self.send(due, send),
             Action::Alert { level, text, notify } => self.alert(due, level, text.as_deref(), notify),
             Action::Take(take) if !held_out => self.take(due, take),
-            _ => self.through_gates(due) && self.do_action(due),
+            _ => match self.through_gates(due) {
+                Passed::Through => self.do_action(due),
+                Passed::Stopped { moved } => moved,
+            },
         }
     }
 
@@ -157,14 +176,16 @@ impl<'a> Look<'a> {
             run: due.run.number,
             exposure: due.run.exposure,
             action,
+            budget_used: &self.made.budget_used,
             now: self.now,
         })
     }
 
-    /// Writes the run's exposure, once, as soon as a gate at or behind the holdout has spoken.
-    fn note_exposure(&mut self, due: &Due<'_>, answered_by: &str) {
+    /// Writes the run's exposure, once, at its first action other than an alert: before `require`, a notice or a gate is asked, so that
+    /// it is written for both sides alike.
+    fn note_exposure(&mut self, due: &Due<'_>) {
         let asked = self.profile.runs.get(due.run_index).is_some_and(|run| run.exposure.is_some());
-        if asked || !gate::holdout_was_asked(answered_by) {
+        if asked || matches!(due.step.action, Action::Alert { .. }) {
             return;
         }
         let Some((exposure, by)) = gate::holdout::assign(self.ctx, due.rule, &self.profile) else { return };
@@ -181,19 +202,17 @@ impl<'a> Look<'a> {
         });
     }
 
-    /// The gates of an action that is no send. True if it may happen.
-    fn through_gates(&mut self, due: &Due<'a>) -> bool {
+    /// The gates of an action that is no send.
+    fn through_gates(&mut self, due: &Due<'a>) -> Passed {
         let (gate, answer) = self.ask(due, Asked::Other);
-        self.note_exposure(due, gate);
         match answer {
-            Answer::Pass => true,
+            Answer::Pass => Passed::Through,
             Answer::Hold { until, because } => {
                 self.hold_step(due, gate, because, until);
-                false
+                Passed::Stopped { moved: false }
             }
             Answer::Skip { .. } | Answer::Block { .. } | Answer::Drop { .. } | Answer::Expire { .. } => {
-                self.skip(due, gate);
-                false
+                Passed::Stopped { moved: self.skip(due, gate) }
             }
         }
     }
@@ -245,7 +264,6 @@ impl<'a> Look<'a> {
         for (position, channel) in channels.iter().enumerate() {
             let asked = SendAsked { channel: *channel, category: send.category, offer: send.offer.as_ref(), deadline, own: None };
             let (gate, answer) = self.ask(due, Asked::Send(asked));
-            self.note_exposure(due, gate);
             match answer {
                 Answer::Pass => {
                     let more = position + 1 < channels.len();
@@ -333,8 +351,8 @@ impl<'a> Look<'a> {
                 return false;
             }
         };
-        if !self.through_gates(due) {
-            return false;
+        if let Passed::Stopped { moved } = self.through_gates(due) {
+            return moved;
         }
         let order = TakeOrder {
             announced,
@@ -347,7 +365,7 @@ impl<'a> Look<'a> {
         };
         let mut booked = Booked::default();
         let taken = points::take(&mut self.profile, self.names, take, order, &mut booked);
-        self.take_in(booked, 1);
+        self.take_in(booked, due.run.generation() + 1);
         if taken == 0 {
             return self.skip(due, "nothing that may be taken is left");
         }
@@ -374,7 +392,11 @@ impl<'a> Look<'a> {
                 Ok(format!("granted {add} points of {class}"))
             }
             Action::Grant { grant, expires } => {
-                let order = GrantOrder { at: self.now, rule, run, step, budgets: &self.ctx.world.budgets };
+                let mut budgets = self.ctx.world.budgets.clone();
+                for (coupon, _, value) in &self.made.budget_used {
+                    *budgets.entry(coupon.clone()).or_default() += value;
+                }
+                let order = GrantOrder { at: self.now, rule, run, step, budgets: &budgets };
                 benefit::grant(&mut self.profile, self.names, grant, *expires, order, &mut booked).map(|used| {
                     self.made.budget_used.extend(used.into_iter().map(|(coupon, value)| (coupon, self.now, value)));
                     "granted".to_owned()
@@ -384,7 +406,7 @@ impl<'a> Look<'a> {
             Action::Set(assignments) => self.set(due, assignments),
             Action::Send(_) | Action::Alert { .. } | Action::Take(_) => Ok(String::new()),
         };
-        self.take_in(booked, 1);
+        self.take_in(booked, due.run.generation() + 1);
         match done {
             Ok(because) => self.acted(due, because),
             Err(because) => self.drop_step(due, "failed", &because),
@@ -413,7 +435,12 @@ impl<'a> Look<'a> {
         Ok(format!("set {}", said.join(", ")))
     }
 
+    /// An alert concerns nobody's treatment: of the gates, only a pause stops it.
     fn alert(&mut self, due: &Due<'a>, level: &Name, text: Option<&str>, notify: &[Name]) -> bool {
+        if let Some((what, pause)) = gate::rule_pause(self.ctx.world, due.rule) {
+            self.hold_step(due, "paused", format!("{what} is paused: {}", pause.reason), Timestamp::FOREVER);
+            return false;
+        }
         let text = text.map_or_else(|| format!("{} in {}", self.profile.key, due.rule.id), str::to_owned);
         self.acted(due, format!("{level} for {}: {text}", notify.join(", ")))
     }
@@ -475,9 +502,28 @@ fn message_data(run: &Run, send: &Send, notice: Option<Notice>) -> Map<String, J
 }
 
 impl Run {
+    /// Whether that message of the run has no result yet.
+    pub(super) fn has_no_result_of(&self, message: MessageId) -> bool {
+        self.steps.iter().any(|step| match step {
+            StepState::Sent { tries, .. } => tries.iter().any(|t| t.message == message && t.outcome.is_none()),
+            _ => false,
+        })
+    }
+
     /// Properties of the event that started the run; empty for other triggers.
     pub fn event_properties(&self) -> Map<String, Json> {
         if self.event.is_empty() { Map::new() } else { serde_json::from_str(&self.event).unwrap_or_default() }
+    }
+}
+
+impl Run {
+    /// How many generations of the engine's own events lie between this run and the fact that began it all.
+    fn generation(&self) -> u8 {
+        if self.event.is_empty() {
+            return 0;
+        }
+        let said = self.event_properties().get(super::GENERATION).and_then(Json::as_u64);
+        said.and_then(|said| u8::try_from(said).ok()).unwrap_or(0)
     }
 }
 

@@ -12,7 +12,8 @@ pub fn check(ask: &Ask<'_>) -> Answer {
     };
     let reserved_already = ask.profile.coupons.iter().any(|c| c.message.is_some() && c.message == ask.send().and_then(|send| send.own));
     let Some(budget) = coupon.budget.filter(|_| !reserved_already) else { return Answer::Pass };
-    let used = ask.ctx.world.budgets.get(&offer.coupon).copied().unwrap_or(0);
+    let here: i64 = ask.budget_used.iter().filter(|(coupon, ..)| *coupon == offer.coupon).map(|(.., value)| value).sum();
+    let used = ask.ctx.world.budgets.get(&offer.coupon).copied().unwrap_or(0).saturating_add(here);
     if used.saturating_add(coupon::face_value(coupon)) <= budget.minor {
         return Answer::Pass;
     }

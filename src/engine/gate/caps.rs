@@ -64,8 +64,10 @@ fn full_until(cap: &Cap, ask: &Ask<'_>, send: SendAsked<'_>) -> Option<(Timestam
         CapWindow::Rolling(ms) => rolling(slots, cap.max, ms, ask.now)?,
         calendar => {
             let (start, end) = calendar_window(calendar, ask);
-            let used = slots.filter(|slot| slot.sent_at.is_none_or(|at| at >= start)).count();
-            (used >= cap.max as usize).then_some((end, used))?
+            let counted: Vec<&Slot> = slots.filter(|slot| slot.sent_at.is_none_or(|at| at >= start)).collect();
+            let is_pending = counted.iter().any(|slot| slot.sent_at.is_none());
+            let until = if is_pending { end.min(ask.now.plus_ms(PENDING_LOOK_AGAIN_MS)) } else { end };
+            (counted.len() >= cap.max as usize).then_some((until, counted.len()))?
         }
     };
     Some((until, format!("cap {}: {used} of {} used", cap.id, cap.max)))

@@ -6,7 +6,7 @@ use crate::engine::action::Message;
 use crate::engine::coupon;
 use crate::engine::decide::{self, Context};
 use crate::engine::event::Event;
-use crate::engine::profile::{Exposure, Name, Profile};
+use crate::engine::profile::{Exposure, Name, Profile, RunOutcome};
 use crate::engine::rule::{Action, Rule, Send};
 use crate::engine::time::Timestamp;
 
@@ -35,6 +35,11 @@ pub fn at_intent(ctx: &Context<'_>, profile: &Profile, message: &Message, now: T
         return Intent::Cancel { because: "its slot was released".to_owned() };
     };
     let run = profile.runs.iter().find(|run| run.rule == message.rule && run.number == message.run);
+    if let Some(outcome) = run.and_then(|run| run.ended).filter(|outcome| *outcome != RunOutcome::Done)
+        && rule.steps.iter().any(|step| step.id == message.step)
+    {
+        return Intent::Cancel { because: format!("its run ended as {}", outcome.name()) };
+    }
     let zone = ctx.rules.policy.zone_of(profile);
     let question = Ask {
         ctx,
@@ -51,6 +56,7 @@ pub fn at_intent(ctx: &Context<'_>, profile: &Profile, message: &Message, now: T
             deadline: message.expires_at,
             own: Some(message.id),
         }),
+        budget_used: &[],
         now,
     };
     let (gate, answer) = ask(&question);

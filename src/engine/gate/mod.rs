@@ -49,15 +49,13 @@ pub const GATES: [Gate; 10] = [
     sends("consent", consent::check),
     sends("suppression", suppression::check),
     sends("inhibit", inhibit::check),
-    every(HOLDOUT, holdout::check),
+    every("holdout", holdout::check),
     sends("deadline", deadline::check),
     sends("quiet_hours", quiet_hours::check),
     sends("priority", priority::check),
     sends("caps", caps::check),
     sends("budget", budget::check),
 ];
-
-const HOLDOUT: &str = "holdout";
 
 /// What wants to happen: a step's action for one person at one instant.
 pub struct Ask<'a> {
@@ -71,6 +69,8 @@ pub struct Ask<'a> {
     /// The run's exposure, once it was asked.
     pub exposure: Option<Exposure>,
     pub action: Asked<'a>,
+    /// What this very decision has reserved of coupon budgets already.
+    pub budget_used: &'a [(Name, Timestamp, i64)],
     pub now: Timestamp,
 }
 
@@ -139,12 +139,6 @@ pub fn ask(ask: &Ask<'_>) -> (&'static str, Answer) {
 pub fn walk<'a>(ask: &'a Ask<'_>) -> impl Iterator<Item = (&'static str, Answer)> + 'a {
     let is_send = matches!(ask.action, Asked::Send(_));
     GATES.iter().filter(move |gate| is_send || !gate.sends_only).map(|gate| (gate.name, (gate.check)(ask)))
-}
-
-/// Whether an answer of that gate means that the holdout has been asked: it passed, or a gate behind it spoke.
-pub fn holdout_was_asked(answered_by: &str) -> bool {
-    let place = |name: &str| GATES.iter().position(|gate| gate.name == name);
-    answered_by.is_empty() || place(answered_by) >= place(HOLDOUT)
 }
 
 impl<'a> Ask<'a> {
