@@ -416,11 +416,13 @@ pub fn duration(ms: i64) -> String {
     }
 }
 
-/// The customer whose year tells the story best: fell silent, was warned, lost points, came back, got them back. Of several the one
+/// The customer whose year tells the story best: fell silent, was warned, lost points, came back, got them back, and something had to
+/// wait. Of several the one
 /// with the shortest log, so that it can be read; then the first.
 pub fn hero(tally: &Tally) -> Option<ProfileId> {
     let score = |life: &Life| {
-        let steps = [life.returns > 0, life.warnings > 0, life.taken > 0, life.restored > 0, (2..=12).contains(&life.messages)];
+        let steps =
+            [life.returns > 0, life.warnings > 0, life.taken > 0, life.restored > 0, life.holds > 0, (2..=12).contains(&life.messages)];
         steps.iter().filter(|step| **step).count()
     };
     let best = tally.lives.iter().max_by_key(|(id, life)| (score(life), std::cmp::Reverse(life.lines), std::cmp::Reverse(**id)))?;

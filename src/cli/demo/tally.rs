@@ -85,6 +85,8 @@ pub struct Life {
     pub messages: u32,
     pub taken: i64,
     pub restored: i64,
+    /// Times that something was told "not now, until".
+    pub holds: u32,
     /// Lines of the decision log.
     pub lines: u32,
 }
@@ -262,6 +264,7 @@ impl Tally {
             What::Entered => self.week(entry.at).entered += 1,
             What::Held => {
                 self.week(entry.at).held += 1;
+                self.lives.entry(row.profile).or_default().holds += 1;
                 let (gate, because) = gate_of(&entry.because);
                 let counts = self.gates.entry(gate.clone()).or_default();
                 counts.held += 1;
