@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod explain;
 mod import;
+mod release;
 mod simulate;
 pub mod test;
 mod timeline;
@@ -34,6 +35,7 @@ pub enum Command {
     Simulate(simulate::Args),
     Explain(explain::Args),
     Timeline(timeline::Args),
+    Release(release::Args),
 }
 
 /// How a command ended, for scripts: 0 fine, 1 a finding (a failed check or test), 2 could not run.
@@ -100,5 +102,6 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Simulate(args) => simulate::run(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Timeline(args) => timeline::run(args).await,
+        Command::Release(args) => release::run(args).await,
     }
 }

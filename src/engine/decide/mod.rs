@@ -124,7 +124,7 @@ pub struct Decision {
 /// At most so many generations of the engine's own events follow one event (I7).
 const MAX_GENERATIONS: u8 = 8;
 
-/// Property of the engine's own events: which generation they are, where that is not the first.
+/// Property of the engine's own events: how many of them lie between it and the fact that began it all, itself included.
 const GENERATION: &str = "generation";
 
 /// Conditions and steps take turns until nothing moves; a set that never settles is cut off here and goes on at the next look.
@@ -254,10 +254,8 @@ impl<'a> Look<'a> {
             // what follows from one event ends somewhere (I7)
             if generation <= MAX_GENERATIONS {
                 let mut event = own_event(&mut self.profile, own, self.now);
-                if generation > 1 {
-                    // a run that this event starts hands it on, however much later it acts
-                    event.properties.insert(GENERATION.to_owned(), generation.into());
-                }
+                // a run that this event starts hands it on, however much later it acts
+                event.properties.insert(GENERATION.to_owned(), generation.into());
                 self.hear(&event, generation, false);
                 self.made.own_events.push(event);
             }

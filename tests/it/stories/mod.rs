@@ -7,5 +7,6 @@ mod faults;
 mod penalty;
 mod promises;
 mod quiet;
+mod runs;
 mod silence;
 mod stage;
