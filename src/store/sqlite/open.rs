@@ -67,6 +67,9 @@ const MMAP_BYTES: &str = "1073741824";
 /// The write-ahead log is cut back to so many bytes after a checkpoint.
 const LOG_BYTES_MAX: &str = "67108864";
 
+/// Tables of somebody else's database: it has some, and none of ours that tells of migrations.
+pub(super) const FOREIGN_TABLES: &str = "select count(*) as count from sqlite_master
+    where type = 'table' and not exists (select 1 from sqlite_master where name = '_sqlx_migrations')";
 pub(super) const NAME_ENVIRONMENT: &str = "insert into environment (id, name) values (1, $1) on conflict (id) do nothing";
 pub(super) const ENVIRONMENT: &str = "select name from environment where id = 1";
 pub(super) const COUNT_BOOT: &str = "update counters set value = value + 1 where name = 'boots' returning value";
@@ -85,6 +88,7 @@ impl SqliteStore {
     pub async fn open_with(options: Options) -> Result<Self, StoreError> {
         let lock = lock(&options.path)?;
         let mut connection = connect_options(&options).connect().await.map_err(|e| unopened(&options.path, e))?;
+        refuse_foreign(&mut connection, &options.path).await?;
         migrate(&mut connection, &options.path).await?;
         let environment = environment(&mut connection, &options.environment).await?;
         let memory = recover(&mut connection, options.recent_ids_max).await?;
@@ -175,6 +179,16 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), S
         Err(MigrateError::Execute(error)) => Err(super::failure(error.into(), path)),
         Err(error) => Err(unopened(path, error)),
     }
+}
+
+/// A database that another program made is left as it is.
+async fn refuse_foreign(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
+    let row = sqlx::query(FOREIGN_TABLES).fetch_one(&mut *connection).await?;
+    let tables: i64 = Fields::of("sqlite_master", &row).next("count")?;
+    if tables > 0 {
+        return Err(unopened(path, "it holds tables of another program; nothing was touched, name another file"));
+    }
+    Ok(())
 }
 
 async fn environment(connection: &mut SqliteConnection, name: &str) -> Result<String, StoreError> {

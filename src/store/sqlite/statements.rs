@@ -49,6 +49,7 @@ const HOT: &[(&str, &str)] = &[
 
 /// Statements for people, for the start, or over tables that stay small.
 const OTHER: &[(&str, &str)] = &[
+    ("FOREIGN_TABLES", o::FOREIGN_TABLES),
     ("NAME_ENVIRONMENT", o::NAME_ENVIRONMENT),
     ("ENVIRONMENT", o::ENVIRONMENT),
     ("COUNT_BOOT", o::COUNT_BOOT),

@@ -139,6 +139,19 @@ async fn a_database_of_a_newer_program_is_refused() {
 }
 
 #[tokio::test]
+async fn a_database_of_another_program_is_left_as_it_is() {
+    let database = Sqlite::new();
+    let path = database.options().path;
+    let url = format!("sqlite:{}?mode=rwc", path.display());
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("opens");
+    sqlx::query("create table profiles (a)").execute(&mut connection).await.expect("created");
+    let error = SqliteStore::open_with(database.options()).await.err().expect("refused");
+    assert!(error.to_string().contains("another program"), "{error}");
+    let tables = sqlx::query("select name from sqlite_master").fetch_all(&mut connection).await.expect("read");
+    assert_eq!(tables.len(), 1, "nothing was added to it");
+}
+
+#[tokio::test]
 async fn many_writers_share_transactions_and_each_gets_its_own_answer() {
     let database = Sqlite::new();
     let store = Arc::new(database.open_with(database.options()).await);

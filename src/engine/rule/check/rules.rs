@@ -72,6 +72,11 @@ fn rule(node: &Node, compiler: &Compiler<'_>, templates: &TemplateCatalog, sourc
     let max_entries = fields.read("max_entries", |node| max_entries(node, findings));
     let hold_for = fields.read("for", |node| hold_for(node, findings)).unwrap_or(Span::ZERO);
     let reentry = fields.read("reentry", |node| reentry(node, hold_for, findings));
+    if let (Some(Reentry::After { max: Some(2..), .. }), Some(node), true) = (&reentry, fields.get("reentry"), node.get("key").is_some()) {
+        // of a key only the latest start is remembered: counting more would make the row grow with every order
+        let message = "`max` above 1 together with `key` is not yet available in this version";
+        findings.error("RK0199", node, message, "write `max: 1` for once per key, or leave one of the two away".to_owned());
+    }
     let at_most = fields.read("at_most", |node| at_most(node, findings));
     fields.read("while_running", |node| while_running(node, findings));
     let stop_on = fields.read("stop_on", |node| stop_on(node, event, compiler));
