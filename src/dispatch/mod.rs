@@ -28,7 +28,7 @@ use crate::engine::decide::{Context, ResultOf, World, result_event};
 use crate::engine::event::{Event, Value};
 use crate::engine::gate::{self, Intent};
 use crate::engine::profile::{Name, Profile};
-use crate::engine::run::hear_result;
+use crate::engine::run::{SUPPRESS, hear_result};
 use crate::engine::time::{MINUTE_MS, Timestamp, Zone};
 use crate::message::{Content, RenderError, render};
 use crate::store::{
@@ -476,7 +476,12 @@ fn judge_answer(dispatcher: &Dispatcher, ready: &Ready, sent: Option<Sent>) -> M
             result(claimed, now, outcome(message, Outcome::Accepted, now, ""), Some(provider_id), "")
         }
         Some(Sent::Answer(Answer::Rejected { suppress, detail })) => {
-            told(if suppress { Outcome::Bounced } else { Outcome::Failed }, &detail)
+            let mut event = result_event(&ResultOf::from(message), Outcome::Failed, now, &detail);
+            if suppress {
+                // never taken, so its slot is free for the next channel; and this address is never tried again
+                event.properties.insert(SUPPRESS.to_owned(), true.into());
+            }
+            result(claimed, now, ResultKind::Outcome(Outcome::Failed, event), None, &detail)
         }
         Some(Sent::Answer(Answer::Retry { class, after_ms, detail })) => match retry::next(class, after_ms, attempted, now) {
             Some(until) => result(claimed, now, ResultKind::Retry { until }, None, &detail),

@@ -215,6 +215,15 @@ pub fn never_went(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Failed | Outcome::Blocked | Outcome::Expired | Outcome::Cancelled | Outcome::Dead)
 }
 
+/// Property of a `message_failed` that was refused because of the address.
+pub const SUPPRESS: &str = "suppress";
+
+/// Whether a result says that the address must not be written to again: a bounce, or a refusal because of it.
+pub fn closes_address(outcome: Outcome, event: &Event) -> bool {
+    let refused = || event.property(SUPPRESS).and_then(Json::as_bool) == Some(true);
+    outcome == Outcome::Bounced || (outcome == Outcome::Failed && refused())
+}
+
 /// Absorbs a result: the slot is released if the message definitely did not go out, the try learns what became of it, a hard
 /// bounce suppresses the address.
 pub fn hear_result(profile: &mut Profile, message: MessageId, outcome: Outcome, event: &Event) {
@@ -223,7 +232,7 @@ pub fn hear_result(profile: &mut Profile, message: MessageId, outcome: Outcome, 
         profile.slots.retain(|slot| slot.message != message);
         coupon::release(profile, message);
     }
-    if outcome == Outcome::Bounced
+    if closes_address(outcome, event)
         && let Some(channel) = channel.or_else(|| Channel::named(event.text_property("channel")?))
     {
         suppress(profile, channel, event);

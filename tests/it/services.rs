@@ -221,9 +221,13 @@ impl Shop {
         self.messages(user).await.into_iter().map(|row| (row.message.channel, row.state)).collect()
     }
 
-    async fn slots(&self, user: &str) -> usize {
+    async fn profile(&self, user: &str) -> Profile {
         let id = self.store.find_profile(&Identity::User(user.into())).await.expect("a read").expect("a person");
-        self.store.profile(id).await.expect("a read").expect("a profile").profile.slots.len()
+        self.store.profile(id).await.expect("a read").expect("a profile").profile
+    }
+
+    async fn slots(&self, user: &str) -> usize {
+        self.profile(user).await.slots.len()
     }
 }
 
@@ -252,13 +256,13 @@ async fn greeted(answer: Outcome) -> Shop {
 
 #[tokio::test]
 async fn what_a_provider_answers_is_what_the_message_becomes() {
-    use MessageState::{Accepted, Bounced, Failed, Queued, Unknown};
+    use MessageState::{Accepted, Failed, Queued, Unknown};
     let cases = [
         (Outcome::Accepted { provider_id: "x".into() }, Accepted, vec![]),
         // the next channel follows a definite failure, within the same cap
         (rejected(false), Failed, vec![(Kind::Email, Queued)]),
-        // a bounced message may have been seen: its slot stays taken, so the cap of one stands in the way
-        (rejected(true), Bounced, vec![]),
+        // refused because of the address: as definite, and the address is closed
+        (rejected(true), Failed, vec![(Kind::Email, Queued)]),
         // an unknown fate is no failure
         (ambiguous(false), Unknown, vec![]),
         (busy(RetryClass::Transient), Queued, vec![]),
@@ -271,7 +275,9 @@ async fn what_a_provider_answers_is_what_the_message_becomes() {
         expected.extend(next);
         assert_eq!(shop.states("ana").await, expected, "{answer:?}");
         assert_eq!(shop.slots("ana").await, 1, "{answer:?}: one slot, of the message that may have gone or will go");
-        if answer == rejected(false) {
+        if matches!(answer, Outcome::Rejected { .. }) {
+            let closed = shop.profile("ana").await.suppressed.contains_key(&Kind::Sms);
+            assert_eq!(closed, answer == rejected(true), "{answer:?}");
             shop.dispatch(now).await;
             assert_eq!(shop.states("ana").await.get(1), Some(&(Kind::Email, Accepted)));
             assert_eq!((shop.sms.sent().len(), shop.email.sent().len()), (1, 1));

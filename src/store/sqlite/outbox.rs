@@ -11,6 +11,7 @@ use super::rows::{EventRow, Fields, States, Waits, event_row, hex, insert_events
 use super::writer::{Tx, Work};
 use crate::engine::action::{MessageId, MessageState, Outcome};
 use crate::engine::profile::Profile;
+use crate::engine::run;
 use crate::engine::time::Timestamp;
 use crate::store::{
     ClaimedMessage, ClaimedMessages, Committed, EventSeq, IntentCommit, IntentStep, Look, MessageResult, ProfileId, Recorded, ResultKind,
@@ -508,8 +509,9 @@ impl Standing {
             self.outcomes |= outcome.bit();
             self.turn(turned.unwrap_or(self.state), result.at);
         }
-        // a bounce closes the address: messages of the same person that have not gone out must hear of it before they do
-        let closes_address = outcome == Outcome::Bounced && self.has_open_siblings;
+        // a closed address: messages of the same person that have not gone out must hear of it before they do
+        let closes = matches!(&result.kind, ResultKind::Outcome(outcome, event) if run::closes_address(*outcome, event));
+        let closes_address = closes && self.has_open_siblings;
         (is_new, is_new && (self.wakes_on & outcome.bit() != 0 || closes_address))
     }
 
