@@ -67,6 +67,10 @@ const MMAP_BYTES: &str = "1073741824";
 /// The write-ahead log is cut back to so many bytes after a checkpoint.
 const LOG_BYTES_MAX: &str = "67108864";
 
+/// Half a second in all before a database counts as in use.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
+
 /// Tables of somebody else's database: it has some, and none of ours that tells of migrations.
 pub(super) const FOREIGN_TABLES: &str = "select count(*) as count from sqlite_master
     where type = 'table' and not exists (select 1 from sqlite_master where name = '_sqlx_migrations')";
@@ -86,7 +90,7 @@ pub(super) const NUMBERS: &str = "select
 impl SqliteStore {
     /// Opens the database as told.
     pub async fn open_with(options: Options) -> Result<Self, StoreError> {
-        let lock = lock(&options.path)?;
+        let lock = lock_patiently(&options.path).await?;
         let mut connection = connect_options(&options).connect().await.map_err(|e| unopened(&options.path, e))?;
         refuse_foreign(&mut connection, &options.path).await?;
         migrate(&mut connection, &options.path).await?;
@@ -114,6 +118,18 @@ impl SqliteStore {
 
 fn unopened(path: &Path, error: impl std::fmt::Display) -> StoreError {
     StoreError::Open { path: path.to_owned(), reason: error.to_string() }
+}
+
+/// A lock that was just let go may be held a moment longer: a child process under way from another thread has a copy of every open
+/// file until it becomes its own program.
+async fn lock_patiently(path: &Path) -> Result<File, StoreError> {
+    for _ in 0..LOCK_TRIES {
+        match lock(path) {
+            Err(StoreError::Locked { .. }) => tokio::time::sleep(LOCK_PAUSE).await,
+            taken => return taken,
+        }
+    }
+    lock(path)
 }
 
 /// Takes the lock that says "this database is in use", with our process id for the message that a second one shows.
