@@ -1,6 +1,7 @@
 //! The ways out. A channel speaks one protocol and answers with an [`Outcome`]; when to try again, what a refusal means for a
 //! person's address, and whether a message may go at all is decided elsewhere (`dispatch`, `engine`).
 
+pub mod callback;
 pub mod recording;
 
 use async_trait::async_trait;
