@@ -13,8 +13,8 @@
 //! | pure | [`simulate`] | a timeline through the same front door: rule tests, `explain`, `simulate` |
 //! | ports | [`store`], [`channel`] | tables; the ways out |
 //! | ports | `rulebook`, [`versions`], [`clock`], [`settings`], [`telemetry`] | rule files on disk; the sets in use; the only clock; the system administrator's file; logs |
-//! | services | [`ingest`], [`evaluate`], [`dispatch`] | events in; claim, decide, commit; claim, gates, intent, send, result |
-//! | shell | [`cli`] | one file per command; `main` only calls it |
+//! | services | [`ingest`], [`evaluate`], [`dispatch`], [`console`] | events in; claim, decide, commit; claim, gates, intent, send, result; health, figures, operators' commands |
+//! | shell | [`serve`], [`cli`] | the daemon; one file per command; `main` only calls it |
 //!
 //! An event and a timer differ only in why a profile is due: an event makes its profile due now, every decision says when the
 //! profile is due next, and `evaluate` is the loop that takes what is due. Nothing scans the population.
@@ -25,12 +25,14 @@
 pub mod channel;
 pub mod cli;
 pub mod clock;
+pub mod console;
 pub mod dispatch;
 pub mod engine;
 pub mod evaluate;
 pub mod ingest;
 pub mod message;
 pub mod rulebook;
+pub mod serve;
 pub mod settings;
 pub mod simulate;
 pub mod store;

@@ -17,7 +17,9 @@ use crate::engine::rule::diagnostic::{Diagnostic, SourceFile};
 use crate::engine::rule::expr::ValueType;
 use crate::engine::rule::syntax::{self, Node};
 use crate::engine::rule::{Dictionary, Place, RuleSet, TemplateCatalog};
+use crate::engine::time::{MINUTE_MS, Timestamp};
 use crate::message::{TemplateFault, Templates};
+use crate::store::Publication;
 
 /// The directory of templates within a rules directory.
 const TEMPLATES: &str = "templates/";
@@ -25,6 +27,8 @@ const TEMPLATES: &str = "templates/";
 const MAX_DEPTH: usize = 16;
 /// More files than that are no rules directory.
 const MAX_FILES: usize = 10_000;
+/// First looks at everybody, after a rule was new or changed, are spread over this long.
+const FIRST_LOOK_SPREAD_MS: i64 = 10 * MINUTE_MS;
 
 /// A rules directory as it was read.
 #[derive(Debug)]
@@ -99,6 +103,24 @@ impl Rulebook {
         let set = set.filter(|_| is_sound).map(Arc::new);
         let tests = tests.into_iter().map(|(_, node)| node).collect();
         Rulebook { sources, templates: Arc::new(templates), catalog, set, diagnostics, tests, root: String::new() }
+    }
+
+    /// A rulebook of texts that a store keeps, by path.
+    pub fn of_texts(texts: Vec<(String, String)>) -> Rulebook {
+        Rulebook::of(texts.into_iter().map(|(path, text)| SourceFile { path: Arc::from(path), text: Arc::from(text) }).collect())
+    }
+
+    /// What goes live when this rulebook does. `by` and `why` stand in every rule's history.
+    pub fn publication(&self, rules: &RuleSet, at: Timestamp, by: &str, why: &str) -> Publication {
+        Publication {
+            version: rules.version,
+            at,
+            by: by.to_owned(),
+            why: why.to_owned(),
+            texts: self.sources.iter().map(|source| (source.path.to_string(), source.text.to_string())).collect(),
+            rules: rules.rules.iter().map(Into::into).collect(),
+            spread_ms: FIRST_LOOK_SPREAD_MS,
+        }
     }
 
     /// The compiled rules; none if there is any error.

@@ -27,6 +27,8 @@ pub struct Settings {
     pub recording: RecordingSettings,
     pub evaluate: BatchSettings,
     pub dispatch: BatchSettings,
+    pub http: HttpSettings,
+    pub serve: ServeSettings,
     pub logs: LogSettings,
 }
 
@@ -50,6 +52,19 @@ pub struct RecordingSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchSettings {
     pub batch: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    pub listen: String,
+    pub connections: usize,
+    pub head_seconds: u64,
+    pub request_seconds: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServeSettings {
+    pub drain_seconds: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +115,13 @@ impl Settings {
             recording: RecordingSettings { directory: reader.value("recording.directory", path_of) },
             evaluate: BatchSettings { batch: reader.value("evaluate.batch", |text| number(text, 1, 10_000)) },
             dispatch: BatchSettings { batch: reader.value("dispatch.batch", |text| number(text, 1, 10_000)) },
+            http: HttpSettings {
+                listen: reader.value("http.listen", address),
+                connections: reader.value("http.connections", |text| number(text, 1, 1_000_000)),
+                head_seconds: reader.value("http.head_seconds", |text| number(text, 1, 600)),
+                request_seconds: reader.value("http.request_seconds", |text| number(text, 1, 600)),
+            },
+            serve: ServeSettings { drain_seconds: reader.value("serve.drain_seconds", |text| number(text, 0, 600)) },
             logs: LogSettings { format: reader.value("logs.format", log_format), level: reader.value("logs.level", word) },
         };
         reader.finish(settings)
@@ -121,6 +143,12 @@ fn number<T: FromStr + PartialOrd + Copy + std::fmt::Display>(text: &str, min: T
         Ok(number) if number >= min && number <= max => Ok(number),
         _ => Err(format!("expected a number from {min} to {max}")),
     }
+}
+
+/// `HOST:PORT`; whether it can be listened on is seen when it is tried.
+fn address(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+    port.map(|_| text.to_owned()).ok_or_else(|| "expected HOST:PORT, like 127.0.0.1:8650".into())
 }
 
 fn log_format(text: &str) -> Result<LogFormat, String> {

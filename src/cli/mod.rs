@@ -8,6 +8,7 @@ mod doctor;
 mod explain;
 mod import;
 mod release;
+mod serve;
 mod simulate;
 pub mod test;
 mod timeline;
@@ -27,6 +28,7 @@ pub struct Cli {
 /// What can be asked of Rekindle. The first line of each help says the task in the operator's words.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Serve(serve::Args),
     Check(check::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
@@ -69,6 +71,8 @@ pub enum Format {
 /// Parses the command line, runs the command and reports its error, if any, on standard error.
 pub async fn main() -> ExitCode {
     end_quietly_when_nobody_reads_on();
+    // one implementation of cryptography for whatever speaks TLS; it fails only if somebody else chose one before
+    let _ = rustls::crypto::ring::default_provider().install_default();
     // clap prints help, and usage errors with exit code 2
     match run(Cli::parse()).await {
         Ok(code) => code,
@@ -94,6 +98,7 @@ fn end_quietly_when_nobody_reads_on() {
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
+        Command::Serve(args) => serve::run(args).await,
         Command::Check(args) => check::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 
 use self::retry::Attempted;
 use crate::channel::{Channel, Outcome as Answer, Outgoing, Receipt};
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::engine::action::{Channel as Kind, Entry, Message, MessageState, Outcome, What};
 use crate::engine::decide::{Context, ResultOf, World, result_event};
 use crate::engine::event::{Event, Value};
@@ -35,6 +35,8 @@ use crate::store::{
     CLAIMS_MAX, ClaimedMessage, ClaimedMessages, Committed, IntentCommit, IntentStep, Look, MessageIntent, MessageResult, ResultKind,
     Store, StoreError,
 };
+use crate::telemetry::Telemetry;
+use crate::telemetry::vitals::Part;
 use crate::versions::{RuleVersions, Snapshot};
 
 /// Messages claimed at once by the loop.
@@ -146,8 +148,18 @@ impl fmt::Display for Pass {
     }
 }
 
-/// Sends what is due, pass after pass, until `shutdown` turns true. Begins with what an earlier life left in doubt.
-pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, wake: &Notify, mut shutdown: watch::Receiver<bool>) {
+/// How a loop is woken, whom it wakes, and when it ends.
+pub struct Signals<'a> {
+    /// Something may be due: look now.
+    pub wake: &'a Notify,
+    /// Told after a pass whose results somebody's run may wait for.
+    pub next: &'a Notify,
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// Sends what is due, pass after pass, until told to shut down. Begins with what an earlier life left in doubt.
+pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, batch: usize, telemetry: &Telemetry, signals: Signals<'_>) {
+    let Signals { wake, next, mut shutdown } = signals;
     if let Err(error) = recover(dispatcher, clock.now()).await {
         tracing::error!("cannot look after interrupted messages: {error}");
     }
@@ -156,16 +168,45 @@ pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, wake: &Notify, mut 
         let woken = wake.notified();
         tokio::pin!(woken);
         woken.as_mut().enable();
-        match run_once(dispatcher, Look::Now(clock.now()), BATCH).await {
-            Ok(pass) if pass.claimed >= BATCH as u64 => continue,
-            Ok(pass) if pass.claimed > 0 => tracing::debug!("dispatched: {pass}"),
-            Ok(_) => {}
+        let watch = Stopwatch::start();
+        let sent = run_once(dispatcher, Look::Now(clock.now()), batch).await;
+        observe(telemetry, &sent, watch);
+        match sent {
+            Ok(pass) => {
+                if pass.claimed > 0 {
+                    tracing::debug!("dispatched: {pass}");
+                    next.notify_one();
+                }
+                if pass.claimed >= batch as u64 {
+                    continue;
+                }
+            }
             Err(error) => tracing::error!("dispatch failed, trying again: {error}"),
         }
         tokio::select! {
             () = &mut woken => {}
             () = tokio::time::sleep(POLL) => {}
             _ = shutdown.changed() => {}
+        }
+    }
+}
+
+fn observe(telemetry: &Telemetry, sent: &Result<Pass, StoreError>, watch: Stopwatch) {
+    let metrics = &telemetry.metrics;
+    match sent {
+        Ok(pass) => {
+            telemetry.vitals.well(Part::Dispatch);
+            if pass.claimed == 0 {
+                return;
+            }
+            metrics.pass_seconds.get_or_create(&"dispatch".into()).observe(watch.elapsed().as_secs_f64());
+            for (count, what) in pass.figures().into_iter().filter(|(count, _)| *count > 0) {
+                metrics.messages.get_or_create(&what.replace(' ', "_").as_str().into()).inc_by(count);
+            }
+        }
+        Err(error) => {
+            telemetry.vitals.ill(Part::Dispatch, error);
+            metrics.failures.get_or_create(&"dispatch".into()).inc();
         }
     }
 }

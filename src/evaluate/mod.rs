@@ -19,12 +19,14 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::engine::action::{Entry, PostingKind, What};
 use crate::engine::decide::{Context, Decision, Pause, World, decide};
 use crate::engine::profile::Name;
 use crate::engine::time::{HOUR_MS, MINUTE_MS, Timestamp, Zone};
 use crate::store::{CLAIMS_MAX, Claim, ClaimedProfile, Committed, DecisionCommit, Look, Store, StoreError};
+use crate::telemetry::Telemetry;
+use crate::telemetry::vitals::Part;
 use crate::versions::{RuleVersions, Snapshot};
 
 /// Profiles claimed at once by the loop: one commit of some hundred rows is what the store likes best.
@@ -64,6 +66,8 @@ pub struct Pass {
     pub refused_takes: u64,
     /// Rules that their brake put on hold.
     pub braked: Vec<Name>,
+    /// How late the profile was that had waited longest.
+    pub late_ms: i64,
 }
 
 impl AddAssign for Pass {
@@ -77,6 +81,7 @@ impl AddAssign for Pass {
         self.set_aside += other.set_aside;
         self.refused_takes += other.refused_takes;
         self.braked.extend(other.braked);
+        self.late_ms = self.late_ms.max(other.late_ms);
     }
 }
 
@@ -93,8 +98,18 @@ impl fmt::Display for Pass {
     }
 }
 
-/// Takes what is due, pass after pass, until `shutdown` turns true. Woken by `wake`, and looks every half second all the same.
-pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, wake: &Notify, mut shutdown: watch::Receiver<bool>) {
+/// How a loop is woken, whom it wakes, and when it ends.
+pub struct Signals<'a> {
+    /// Something may be due: look now.
+    pub wake: &'a Notify,
+    /// Told after a pass that queued messages.
+    pub next: &'a Notify,
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// Takes what is due, pass after pass, until told to shut down. Woken by the signal, and looks every half second all the same.
+pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, batch: usize, telemetry: &Telemetry, signals: Signals<'_>) {
+    let Signals { wake, next, mut shutdown } = signals;
     let (mut heartbeat_due, mut sources_due) = (Timestamp::DISTANT_PAST, Timestamp::DISTANT_PAST);
     while !*shutdown.borrow() {
         // interest is registered before looking: what comes in between is not missed
@@ -115,10 +130,21 @@ pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, wake: &Notify, mut sh
                 tracing::warn!("cannot look after the sources of activity: {error}");
             }
         }
-        match run_once(evaluator, Look::Now(now), BATCH).await {
-            Ok(pass) if pass.claimed >= BATCH as u64 => continue,
-            Ok(pass) if pass.claimed > 0 => tracing::debug!("evaluated: {pass}"),
-            Ok(_) => {}
+        let watch = Stopwatch::start();
+        let looked = run_once(evaluator, Look::Now(now), batch).await;
+        observe(telemetry, &looked, watch);
+        match looked {
+            Ok(pass) => {
+                if pass.messages > 0 {
+                    next.notify_one();
+                }
+                if pass.claimed > 0 {
+                    tracing::debug!("evaluated: {pass}");
+                }
+                if pass.claimed >= batch as u64 {
+                    continue;
+                }
+            }
             Err(error) => tracing::error!("evaluation failed, trying again: {error}"),
         }
         tokio::select! {
@@ -129,11 +155,38 @@ pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, wake: &Notify, mut sh
     }
 }
 
+fn observe(telemetry: &Telemetry, looked: &Result<Pass, StoreError>, watch: Stopwatch) {
+    let metrics = &telemetry.metrics;
+    let part = || "evaluate".into();
+    match looked {
+        Ok(pass) => {
+            telemetry.vitals.well(Part::Evaluate);
+            metrics.lateness_seconds.set(pass.late_ms as f64 / 1000.0);
+            if pass.claimed == 0 {
+                return;
+            }
+            metrics.pass_seconds.get_or_create(&part()).observe(watch.elapsed().as_secs_f64());
+            metrics.evaluations.inc_by(pass.evaluations);
+            metrics.entries.inc_by(pass.entered);
+            metrics.set_aside.inc_by(pass.set_aside);
+            metrics.conflicts.get_or_create(&part()).inc_by(pass.conflicts);
+            for rule in &pass.braked {
+                metrics.braked.get_or_create(&(&**rule).into()).inc();
+            }
+        }
+        Err(error) => {
+            telemetry.vitals.ill(Part::Evaluate, error);
+            metrics.failures.get_or_create(&part()).inc();
+        }
+    }
+}
+
 /// One pass: at most `limit` profiles that are due. A replay ([`Look::AsDue`]) decides about each in its own instant.
 pub async fn run_once(evaluator: &Evaluator, look: Look, limit: usize) -> Result<Pass, StoreError> {
     let store = evaluator.store.as_ref();
     let due = store.claim_due(look.upto(), limit, &evaluator.worker).await?;
-    let pass = Pass { claimed: due.profiles.len() as u64, set_aside: due.corrupt.len() as u64, ..Pass::default() };
+    let late_ms = due.profiles.iter().map(|claimed| look.upto().ms_since(claimed.due_at)).max().unwrap_or(0);
+    let pass = Pass { claimed: due.profiles.len() as u64, set_aside: due.corrupt.len() as u64, late_ms, ..Pass::default() };
     for (profile, error) in &due.corrupt {
         tracing::error!(profile.id = profile.0, "set aside: {error}");
     }

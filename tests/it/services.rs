@@ -22,6 +22,7 @@ use rekindle::store::sqlite::SqliteStore;
 use rekindle::store::{
     Identity, IntentCommit, IntentStep, Look, MessageIntent, MessageRow, NewEvent, PauseScope, Publication, PublishedRule, Store,
 };
+use rekindle::telemetry::Telemetry;
 use rekindle::versions::RuleVersions;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
@@ -568,21 +569,32 @@ async fn the_loops_are_woken_and_stop_when_told() {
     let shop = Shop::open().await;
     shop.meet("ana").await;
     let clock = Arc::new(VirtualClock::at(start()));
-    let (wake, (stop, stopped)) = (Arc::new(Notify::new()), watch::channel(false));
+    let (due, queued, (stop, stopped)) = (Arc::new(Notify::new()), Arc::new(Notify::new()), watch::channel(false));
+    let telemetry = Arc::new(Telemetry::default());
     let evaluating = tokio::spawn({
-        let (evaluator, clock, wake, stopped) = (shop.evaluator(), clock.clone(), wake.clone(), stopped.clone());
-        async move { evaluate::run(&evaluator, clock.as_ref(), &wake, stopped).await }
+        let (evaluator, clock, telemetry) = (shop.evaluator(), clock.clone(), telemetry.clone());
+        let (due, queued, shutdown) = (due.clone(), queued.clone(), stopped.clone());
+        async move {
+            let signals = evaluate::Signals { wake: &due, next: &queued, shutdown };
+            evaluate::run(&evaluator, clock.as_ref(), evaluate::BATCH, &telemetry, signals).await;
+        }
     });
     let dispatching = tokio::spawn({
-        let (dispatcher, clock, wake) = (shop.dispatcher(), clock.clone(), wake.clone());
-        async move { dispatch::run(&dispatcher, clock.as_ref(), &wake, stopped).await }
+        let (dispatcher, clock, telemetry, due) = (shop.dispatcher(), clock.clone(), telemetry.clone(), due.clone());
+        async move {
+            let signals = dispatch::Signals { wake: &queued, next: &due, shutdown: stopped };
+            dispatch::run(&dispatcher, clock.as_ref(), dispatch::BATCH, &telemetry, signals).await;
+        }
     });
     shop.sign_up("ana", start()).await;
-    wake.notify_waiters();
+    due.notify_one();
     let heard = tokio::time::timeout(std::time::Duration::from_secs(20), shop.sms.called.notified()).await;
     assert!(heard.is_ok(), "the greeting goes out");
     stop.send(true).expect("the loops listen");
     evaluating.await.expect("evaluate ends");
     dispatching.await.expect("dispatch ends");
     assert_eq!(shop.sms.sent().len(), 1);
+    let figures = telemetry.metrics.render();
+    assert!(figures.contains("rekindle_messages_total{outcome=\"accepted\"} 1"), "{figures}");
+    assert!(telemetry.vitals.report().iter().all(|(_, state)| state.is_ok()), "{:?}", telemetry.vitals.report());
 }

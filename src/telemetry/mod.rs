@@ -1,9 +1,25 @@
-//! Logs: set up once, by the shell. They go to standard error, so that a command's result on standard output stays clean. What is
-//! logged holds the profile's number at most, never an address, a name or a payload.
+//! What a running process tells about itself: logs for people ([`start`]), figures for a monitoring system ([`metrics`]), and whether each of its
+//! parts is well ([`vitals`]).
+//!
+//! Logs are set up once, by the shell. They go to standard error, so that a command's result on standard output stays clean. None of
+//! the three holds an address, a name of a person or a payload; the profile's number at most.
+
+pub mod metrics;
+pub mod vitals;
 
 use tracing_subscriber::EnvFilter;
 
+pub use self::metrics::Metrics;
+pub use self::vitals::Vitals;
+
 use crate::settings::{LogFormat, LogSettings};
+
+/// What the parts of a daemon report to.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    pub metrics: Metrics,
+    pub vitals: Vitals,
+}
 
 /// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,43 @@
+//! `rekindle serve`: the daemon.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::ExitCode;
+use crate::serve::{self, Role};
+use crate::settings::Settings;
+use crate::telemetry;
+
+/// Run Rekindle: take events in, decide, send, and hear back, until told to stop
+///
+/// Stops on SIGTERM or Ctrl-C: takes no new work, ends what is under way, and leaves the rest for the next start.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  $ rekindle serve --config rekindle.yaml")]
+pub struct Args {
+    /// Settings that differ from the defaults (`config/rekindle.yaml`)
+    #[arg(long, value_name = "FILE", env = "REKINDLE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Services that this process runs [default: all of them]
+    #[arg(long = "role", value_name = "ROLE", value_enum)]
+    pub roles: Vec<Role>,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(args.config.as_deref())?;
+    telemetry::start(&settings.logs)?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            interrupted = tokio::signal::ctrl_c() => if let Err(error) = interrupted {
+                tracing::error!("cannot listen for Ctrl-C: {error}");
+                std::future::pending::<()>().await;
+            },
+        }
+    };
+    let roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles };
+    serve::run(settings, &roles, stop).await?;
+    Ok(ExitCode::Fine)
+}

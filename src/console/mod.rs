@@ -1,0 +1,54 @@
+//! What people and machines ask a running daemon: is it alive, is it ready, what are its figures ([`router`], on the public listener),
+//! and the operators' commands ([`control`], on a socket that only this machine's user can open).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Map, Value};
+
+use crate::clock::Clock;
+use crate::store::Store;
+use crate::telemetry::Telemetry;
+use crate::telemetry::vitals::Part;
+use crate::versions::RuleVersions;
+
+/// What the console works with.
+pub struct Console {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub rules: Arc<RuleVersions>,
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// `GET /healthz`: the process answers. `GET /readyz`: every part is well, else 503 with reasons. `GET /metrics`: the figures.
+pub fn router(console: Arc<Console>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(console)
+}
+
+async fn ready(State(console): State<Arc<Console>>) -> Response {
+    match console.store.current_version().await {
+        Ok(_) => console.telemetry.vitals.well(Part::Store),
+        Err(error) => console.telemetry.vitals.ill(Part::Store, error),
+    }
+    let report = console.telemetry.vitals.report();
+    let is_ready = report.iter().all(|(_, state)| state.is_ok());
+    let parts = report.into_iter().map(|(part, state)| (part.to_owned(), Value::from(state.err().unwrap_or_else(|| "well".to_owned()))));
+    let mut answer = Map::new();
+    answer.insert("ready".into(), is_ready.into());
+    answer.insert("parts".into(), Value::Object(parts.collect()));
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(answer)).into_response()
+}
+
+async fn metrics(State(console): State<Arc<Console>>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], console.telemetry.metrics.render()).into_response()
+}

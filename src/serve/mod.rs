@@ -1,0 +1,241 @@
+//! `serve`: the daemon. One process runs the services over one store; which ones is said by [`Roles`]. They meet in tables; what passes
+//! between them here is only "look now".
+//!
+//! **Start**: settings, rules, database, in this order, so that what can be wrong is told before anything is touched. Rules on disk with
+//! errors do not stop a database that has rules: those stand, loudly. **Stop**: on SIGTERM or Ctrl-C the process says that it is not
+//! ready, takes no new work, ends what is under way for `serve.drain_seconds` at most, and leaves the rest as it honestly is: due,
+//! queued, or `sending` (which the next start records as unknown).
+
+mod http;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::channel::Channel;
+use crate::channel::recording::{self, Recording, Shares};
+use crate::clock::{Clock, SystemClock};
+use crate::console::{self, Console};
+use crate::dispatch::{self, Dispatcher};
+use crate::engine::action::Channel as Kind;
+use crate::engine::profile::Name;
+use crate::engine::time::Timestamp;
+use crate::evaluate::{self, Evaluator};
+use crate::rulebook::Rulebook;
+use crate::settings::Settings;
+use crate::store::Store;
+use crate::store::sqlite::{Options, SqliteStore};
+use crate::telemetry::Telemetry;
+use crate::telemetry::vitals::Part;
+use crate::versions::RuleVersions;
+
+/// Which services this process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum Role {
+    /// Events in over HTTP, and reading back.
+    Ingest,
+    /// Decisions.
+    Evaluate,
+    /// Messages out.
+    Dispatch,
+    /// What providers and people answer.
+    Feedback,
+}
+
+impl Role {
+    pub const ALL: [Role; 4] = [Role::Ingest, Role::Evaluate, Role::Dispatch, Role::Feedback];
+}
+
+/// Runs the daemon until `stop` resolves.
+///
+/// # Errors
+/// It cannot start: the database cannot be opened, the address is taken, there are no rules to go by.
+pub async fn run(settings: Settings, roles: &[Role], stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let daemon = Daemon::start(settings).await?;
+    let listener = TcpListener::bind(&daemon.settings.http.listen)
+        .await
+        .with_context(|| format!("cannot listen on `{}` (http.listen)", daemon.settings.http.listen))?;
+    tracing::info!(http.address = %listener.local_addr()?, roles = ?roles, "serving");
+    daemon.run(listener, roles, stop).await
+}
+
+/// Everything that is up before the first request.
+struct Daemon {
+    settings: Settings,
+    store: SqliteStore,
+    rules: Arc<RuleVersions>,
+    channels: BTreeMap<Kind, Arc<dyn Channel>>,
+    /// Messages that are written to files instead of sent, if any channel does so.
+    recording: Option<Arc<Recording>>,
+    clock: Arc<dyn Clock>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Daemon {
+    async fn start(settings: Settings) -> anyhow::Result<Daemon> {
+        let book = Rulebook::open(&settings.rules.directory)?;
+        let options = Options {
+            recent_ids_max: settings.database.recent_event_ids,
+            readers: settings.database.readers,
+            ..Options::new(&settings.database.path, &settings.environment)
+        };
+        let store = SqliteStore::open_with(options).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let telemetry = Arc::new(Telemetry::default());
+        let rules = rules_to_go_by(&store, &book, clock.as_ref(), &telemetry).await?;
+        let (channels, recording) = channels(&settings, &store, &rules, clock.now()).await?;
+        Ok(Daemon { settings, store, rules, channels, recording, clock, telemetry })
+    }
+
+    async fn run(self, listener: TcpListener, roles: &[Role], stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let (stopping, shutdown) = watch::channel(false);
+        let drain = Duration::from_secs(self.settings.serve.drain_seconds);
+        let (evaluate_wake, dispatch_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let store: Arc<dyn Store> = Arc::new(self.store.clone());
+        let worker = Name::from(format!("{}-{}", self.settings.environment, std::process::id()));
+        let mut tasks = JoinSet::new();
+
+        if roles.contains(&Role::Evaluate) {
+            let evaluator = Evaluator { store: store.clone(), rules: self.rules.clone(), worker: worker.clone() };
+            let (clock, telemetry, batch) = (self.clock.clone(), self.telemetry.clone(), self.settings.evaluate.batch);
+            let (wake, next, shutdown) = (evaluate_wake.clone(), dispatch_wake.clone(), shutdown.clone());
+            tasks.spawn(async move {
+                let signals = evaluate::Signals { wake: &wake, next: &next, shutdown };
+                evaluate::run(&evaluator, clock.as_ref(), batch, &telemetry, signals).await;
+            });
+        }
+        if roles.contains(&Role::Dispatch) {
+            let dispatcher = Dispatcher { store: store.clone(), rules: self.rules.clone(), channels: self.channels, worker };
+            let (clock, telemetry, batch) = (self.clock.clone(), self.telemetry.clone(), self.settings.dispatch.batch);
+            let (wake, next, shutdown) = (dispatch_wake.clone(), evaluate_wake.clone(), shutdown.clone());
+            tasks.spawn(async move {
+                let signals = dispatch::Signals { wake: &wake, next: &next, shutdown };
+                dispatch::run(&dispatcher, clock.as_ref(), batch, &telemetry, signals).await;
+            });
+        }
+        if let Some(recording) = self.recording {
+            let (store, clock, wake, shutdown) = (store.clone(), self.clock.clone(), evaluate_wake.clone(), shutdown.clone());
+            tasks.spawn(async move { play_receipts(&recording, store.as_ref(), clock.as_ref(), &wake, shutdown).await });
+        }
+        let console =
+            Console { store: store.clone(), clock: self.clock.clone(), rules: self.rules.clone(), telemetry: self.telemetry.clone() };
+        let router = Router::new().merge(console::router(Arc::new(console)));
+        let http = self.settings.http.clone();
+        tasks.spawn(async move { http::listen(listener, router, &http, drain, shutdown).await });
+
+        stop.await;
+        tracing::info!("shutting down: no new work is taken, what is under way ends first");
+        self.telemetry.vitals.ill(Part::Process, "shutting down");
+        stopping.send_replace(true);
+        if tokio::time::timeout(drain, ended(&mut tasks)).await.is_err() {
+            tracing::warn!("the time to drain is over: what is still being sent is recorded as unknown at the next start");
+            tasks.shutdown().await;
+        }
+        drop(store);
+        self.store.close().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Waits for every task; one that panicked is told.
+async fn ended(tasks: &mut JoinSet<()>) {
+    while let Some(task) = tasks.join_next().await {
+        if let Err(error) = task {
+            tracing::error!("a service ended badly: {error}");
+        }
+    }
+}
+
+/// Publishes the rules on disk if they are new; if they have errors, those that are live in the database stand.
+async fn rules_to_go_by(
+    store: &SqliteStore,
+    book: &Rulebook,
+    clock: &dyn Clock,
+    telemetry: &Telemetry,
+) -> anyhow::Result<Arc<RuleVersions>> {
+    let live = store.current_version().await?;
+    let Some(rules) = book.set() else {
+        let Some(version) = live else {
+            bail!("the rules have errors, and the database has none to go by\n\n{}", book.render_errors());
+        };
+        let texts = store.texts_of(version).await?.with_context(|| format!("the texts of rule set {version:016x} are not on record"))?;
+        let stored = Rulebook::of_texts(texts);
+        let rules = stored.set().with_context(|| {
+            format!("the rules on disk have errors, and the live ones are not understood any more\n\n{}", stored.render_errors())
+        })?;
+        tracing::error!(rules.version = %format_args!("{version:016x}"), "the rules on disk have errors: the set that is live stays\n{}", book.render_errors());
+        telemetry.metrics.reload_failed.set(1);
+        return Ok(Arc::new(RuleVersions::new(rules, stored.templates())));
+    };
+    if live != Some(rules.version) {
+        let published = store.publish_rules(book.publication(&rules, clock.now(), "serve", "found on disk at the start")).await?;
+        telemetry.metrics.reloads.inc();
+        tracing::info!(rules.version = %format_args!("{:016x}", rules.version), rules.count = rules.rules.len(), made_due_count = published.made_due, "rules went live");
+    }
+    telemetry.vitals.well(Part::Rules);
+    Ok(Arc::new(RuleVersions::new(rules, book.templates())))
+}
+
+/// The ways out that the policy names. A database that belongs to another environment writes to files whatever the policy says.
+async fn channels(
+    settings: &Settings,
+    store: &SqliteStore,
+    rules: &RuleVersions,
+    now: Timestamp,
+) -> anyhow::Result<(BTreeMap<Kind, Arc<dyn Channel>>, Option<Arc<Recording>>)> {
+    let belongs_to = store.environment().await?;
+    let is_copy = belongs_to != settings.environment;
+    if is_copy {
+        tracing::warn!(
+            "this database belongs to the environment `{belongs_to}` and was opened as `{}`: messages are written to `{}` and not sent",
+            settings.environment,
+            settings.recording.directory.display()
+        );
+    }
+    let mut channels: BTreeMap<Kind, Arc<dyn Channel>> = BTreeMap::new();
+    let mut recording = None;
+    for (kind, policy) in &rules.snapshot().rules.policy.channels {
+        if is_copy || &*policy.provider == "recording" {
+            let opened = match &recording {
+                Some(opened) => Arc::clone(opened),
+                None => open_recording(settings, now)?,
+            };
+            channels.insert(*kind, opened.clone());
+            recording = Some(opened);
+        } else {
+            tracing::warn!(channel = %kind, "its provider `{}` is not configured: its messages fail and say so", policy.provider);
+        }
+    }
+    Ok((channels, recording))
+}
+
+fn open_recording(settings: &Settings, now: Timestamp) -> anyhow::Result<Arc<Recording>> {
+    let sender = "The shop <shop@shop.example>".parse().context("the recording channel's sender")?;
+    let options = recording::Options { form: recording::Form::Files, shares: Shares::ALL_DELIVERED, sender };
+    Ok(Arc::new(Recording::open(&settings.recording.directory, options, now)?))
+}
+
+/// Takes the played receipts of recorded messages in as if a provider had sent them.
+async fn play_receipts(recording: &Recording, store: &dyn Store, clock: &dyn Clock, wake: &Notify, mut shutdown: watch::Receiver<bool>) {
+    while !*shutdown.borrow() {
+        let receipts = recording.receipts_until(clock.now());
+        match dispatch::record_receipts(store, &receipts).await {
+            Ok(0) => {}
+            Ok(_) => wake.notify_one(),
+            Err(error) => tracing::error!("cannot take in receipts of recorded messages: {error}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RECEIPTS_EVERY) => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+}
+
+const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
