@@ -266,7 +266,8 @@ pub async fn recover(dispatcher: &Dispatcher, now: Timestamp) -> Result<u64, Sto
             let detail = "interrupted between the send-intent and the answer";
             // due as it was: a replay that goes on sends it in its own instant
             let until = claimed.message.due_at.min(now);
-            let kind = if again { ResultKind::Retry { until } } else { outcome(&claimed.message, Outcome::Unknown, now, detail) };
+            let kind =
+                if again { ResultKind::Retry { until, refused: false } } else { outcome(&claimed.message, Outcome::Unknown, now, detail) };
             result(claimed, now, kind, None, detail)
         })
         .collect();
@@ -525,7 +526,7 @@ fn judge_answer(dispatcher: &Dispatcher, ready: &Ready, sent: Option<Sent>) -> M
             result(claimed, now, ResultKind::Outcome(Outcome::Failed, event), None, &detail)
         }
         Some(Sent::Answer(Answer::Retry { class, after_ms, detail })) => match retry::next(class, after_ms, attempted, now) {
-            Some(until) => result(claimed, now, ResultKind::Retry { until }, None, &detail),
+            Some(until) => result(claimed, now, ResultKind::Retry { until, refused: true }, None, &detail),
             None => told(Outcome::Dead, &format!("given up after {} attempts: {detail}", attempted.attempts)),
         },
         Some(Sent::Answer(Answer::Ambiguous { ask_again, detail })) => {
@@ -533,7 +534,7 @@ fn judge_answer(dispatcher: &Dispatcher, ready: &Ready, sent: Option<Sent>) -> M
             let again =
                 (ask_again && deduplicates).then(|| retry::next(crate::channel::RetryClass::Transient, None, attempted, now)).flatten();
             match again {
-                Some(until) => result(claimed, now, ResultKind::Retry { until }, None, &detail),
+                Some(until) => result(claimed, now, ResultKind::Retry { until, refused: false }, None, &detail),
                 None => told(Outcome::Unknown, &detail),
             }
         }

@@ -246,6 +246,13 @@ pub fn hear_result(profile: &mut Profile, message: MessageId, outcome: Outcome, 
     }
 }
 
+/// A provider definitely refused it for now, and it will be tried again: its slot has no date any more, and counts as every pending one.
+pub fn wait_again(profile: &mut Profile, message: MessageId) {
+    for slot in profile.slots.iter_mut().filter(|slot| slot.message == message) {
+        slot.sent_at = None;
+    }
+}
+
 /// Results come in any order: a later stage is never undone by an earlier one that arrives late.
 fn learn(found: &mut Try, outcome: Outcome, at: Timestamp) {
     if matches!(outcome, Outcome::Accepted | Outcome::Delivered) {

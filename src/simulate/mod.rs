@@ -516,7 +516,8 @@ impl Timeline {
             person.own_events.push(event.clone());
         }
         person.waiting.push(event);
-        sending.message.wakes_on & outcome.bit() != 0
+        let makes_room = run::never_went(outcome) && gate::waits_for_room(&person.profile);
+        sending.message.wakes_on & outcome.bit() != 0 || makes_room
     }
 }
 

@@ -265,8 +265,9 @@ pub struct MessageResult {
 pub enum ResultKind {
     /// A fact about the message, with the engine's event of it (`message_accepted` ...): appended if the fact is new.
     Outcome(Outcome, Event),
-    /// Definitely not taken, but may be later: `sending` (or `unknown`, where the channel deduplicates) back to `queued`.
-    Retry { until: Timestamp },
+    /// Not taken, but may be later: `sending` (or `unknown`, where the channel deduplicates) back to `queued`. `refused`: it definitely
+    /// did not go, so its slot is pending again; otherwise the slot keeps the date of the attempt that nobody knows the fate of.
+    Retry { until: Timestamp, refused: bool },
     /// The worker lets go of it untried: `leased` back to `queued`.
     Release,
 }

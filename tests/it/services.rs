@@ -12,7 +12,7 @@ use rekindle::dispatch::{self, Dispatcher};
 use rekindle::engine::action::{Channel as Kind, MessageId, MessageState, Outcome as Fact};
 use rekindle::engine::decide::Pause;
 use rekindle::engine::event::{Event, EventKind};
-use rekindle::engine::profile::{Name, Profile, Run};
+use rekindle::engine::profile::{Name, Profile, Run, RunOutcome};
 use rekindle::engine::rule::RuleSet;
 use rekindle::engine::rule::diagnostic::SourceFile;
 use rekindle::engine::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
@@ -20,7 +20,8 @@ use rekindle::evaluate::{self, Evaluator};
 use rekindle::rulebook::Rulebook;
 use rekindle::store::sqlite::SqliteStore;
 use rekindle::store::{
-    Identity, IntentCommit, IntentStep, Look, MessageIntent, MessageRow, NewEvent, PauseScope, Publication, PublishedRule, Store,
+    Identity, IntentCommit, IntentStep, Look, MessageIntent, MessageResult, MessageRow, NewEvent, PauseScope, Publication, PublishedRule,
+    ResultKind, Store,
 };
 use rekindle::telemetry::Telemetry;
 use rekindle::versions::RuleVersions;
@@ -53,6 +54,7 @@ rules:
     owner: tests
     event: was_thanked
     reentry: { after: 1m }
+    stop_on: { event: signed_up }
     steps:
       - id: thank
         send: { template: by-name, channels: [sms], category: transactional }
@@ -300,6 +302,97 @@ async fn a_busy_provider_is_asked_again_with_the_same_id() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_slot_goes_as_soon_as_a_failure_frees_it() {
+    let shop = greeted(busy(RetryClass::Transient)).await;
+    let sent_at = shop.profile("ana").await.slots.first().expect("a slot").sent_at;
+    assert_eq!(sent_at, None, "refused for now: its slot is pending again");
+    shop.sms.answers.lock().expect("no panic").push_back(rejected(false));
+    shop.email.answers.lock().expect("no panic").push_back(rejected(false));
+    // the second greeting finds the week's one slot taken
+    let again = start().plus_ms(2 * MINUTE_MS);
+    shop.sign_up("ana", again).await;
+    shop.evaluate(again).await;
+    assert_eq!(shop.profile("ana").await.holds.iter().map(|hold| &*hold.gate).collect::<Vec<_>>(), ["caps"]);
+    // text message and mail of the first one are refused for good: at that very instant the second one goes
+    let due = shop.messages("ana").await.remove(0).message.due_at.max(again.plus_ms(1));
+    for _ in 0..3 {
+        shop.dispatch(due).await;
+        shop.evaluate(due).await;
+    }
+    shop.dispatch(due).await;
+    let mut states = shop.states("ana").await;
+    states.sort();
+    let failed = MessageState::Failed;
+    assert_eq!(states, [(Kind::Email, failed), (Kind::Sms, MessageState::Accepted), (Kind::Sms, failed)]);
+    assert_eq!(shop.slots("ana").await, 1);
+}
+
+#[tokio::test]
+async fn what_stops_a_rule_calls_its_message_back_also_when_the_run_was_done() {
+    // before anybody claimed it; while it waits for another try; while it is on its way and then refused for now
+    for moment in ["queued", "retried", "sending"] {
+        let shop = Shop::open().await;
+        shop.meet("ana").await;
+        shop.append("ana", EventKind::Track, "Was Thanked", json!({ "name": "Ana" }), start()).await;
+        shop.evaluate(start()).await;
+        assert!(shop.profile("ana").await.memory("thanks").is_some_and(|memory| memory.outcome == Some(RunOutcome::Done)));
+        let now = start().plus_ms(MINUTE_MS);
+        let busy = || shop.sms.answers.lock().expect("no panic").push_back(busy(RetryClass::Transient));
+        let mut sending = None;
+        match moment {
+            "retried" => {
+                busy();
+                shop.dispatch(start()).await;
+            }
+            "sending" => sending = Some(intent_of(&shop, "ana").await),
+            _ => {}
+        }
+        shop.sign_up("ana", now).await;
+        shop.evaluate(now).await;
+        if let Some((message, epoch)) = sending {
+            let kind = ResultKind::Retry { until: now.plus_ms(1), refused: true };
+            let result = MessageResult { message, epoch: Some(epoch), at: now, kind, provider_id: None, detail: None };
+            shop.store.record_results(vec![result]).await.expect("recorded");
+        }
+        let sent_before = shop.sms.sent().len();
+        for hours in 0..3 {
+            shop.evaluate(now.plus_ms(hours * HOUR_MS)).await;
+            shop.dispatch(now.plus_ms(hours * HOUR_MS)).await;
+        }
+        let thanked = shop.messages("ana").await.into_iter().find(|row| &*row.message.rule == "thanks").expect("a message");
+        assert_eq!(thanked.state, MessageState::Cancelled, "{moment}");
+        let greeted = 1;
+        assert_eq!(shop.sms.sent().len() - sent_before, greeted, "{moment}: only the greeting went out");
+        let profile = shop.profile("ana").await;
+        assert!(profile.slots.iter().all(|slot| &*slot.rule == "hello"), "{moment}: its slot is free");
+    }
+}
+
+/// The send-intent of somebody's only message, committed, and then nothing.
+async fn intent_of(shop: &Shop, user: &str) -> (MessageId, i64) {
+    let generation = shop.store.world(start()).await.expect("a world").generation;
+    let claimed = shop.store.claim_messages(Look::Now(start()), 10, "w1").await.expect("a claim").remove(0);
+    assert_eq!(&*claimed.profile.key, user);
+    let message = claimed.messages.first().expect("a message").clone();
+    let mut profile = claimed.profile.clone();
+    profile.slots.iter_mut().for_each(|slot| slot.sent_at = Some(start()));
+    let intent = IntentCommit {
+        profile_id: claimed.profile_id,
+        at: start(),
+        version: claimed.version,
+        profile: Some(profile),
+        due_at: None,
+        messages: vec![MessageIntent { message: message.message.id, epoch: message.epoch, step: IntentStep::Send { at: start() } }],
+        own_events: vec![],
+        entries: vec![],
+        rules_version: 1,
+    };
+    let answers = shop.store.commit_intents(generation, vec![intent]).await.expect("an intent");
+    assert!(answers.iter().all(|answer| answer.is_committed()));
+    (message.message.id, message.epoch)
+}
+
+#[tokio::test]
 async fn a_provider_that_stays_busy_ends_the_message_at_its_deadline() {
     let shop = greeted(busy(RetryClass::Throttle)).await;
     let deadline = shop.messages("ana").await.remove(0).message.expires_at;
@@ -344,23 +437,7 @@ async fn promise_i5_what_a_crash_left_in_doubt_is_sent_again_only_where_the_chan
         shop.sign_up("ana", start()).await;
         shop.evaluate(start()).await;
         // the process dies between the send-intent and the answer
-        let generation = shop.store.world(start()).await.expect("a world").generation;
-        let claimed = shop.store.claim_messages(Look::Now(start()), 10, "w1").await.expect("a claim").remove(0);
-        let message = claimed.messages.first().expect("the greeting").clone();
-        let step = IntentStep::Send { at: start() };
-        let intent = IntentCommit {
-            profile_id: claimed.profile_id,
-            at: start(),
-            version: claimed.version,
-            profile: None,
-            due_at: None,
-            messages: vec![MessageIntent { message: message.message.id, epoch: message.epoch, step }],
-            own_events: vec![],
-            entries: vec![],
-            rules_version: 1,
-        };
-        let answers = shop.store.commit_intents(generation, vec![intent]).await.expect("an intent");
-        assert!(answers.iter().all(|answer| answer.is_committed()));
+        let (message, _) = intent_of(&shop, "ana").await;
         let shop = shop.restart().await;
 
         let later = start().plus_ms(MINUTE_MS);
@@ -370,7 +447,7 @@ async fn promise_i5_what_a_crash_left_in_doubt_is_sent_again_only_where_the_chan
         let expected = if deduplicates { (MessageState::Accepted, 1) } else { (MessageState::Unknown, 0) };
         let row = shop.messages("ana").await.remove(0);
         assert_eq!((row.state, shop.sms.sent().len()), expected);
-        assert!(shop.sms.sent().iter().all(|(id, _)| *id == message.message.id), "under the same id");
+        assert!(shop.sms.sent().iter().all(|(id, _)| *id == message), "under the same id");
     }
 }
 

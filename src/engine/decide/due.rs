@@ -2,6 +2,7 @@
 //! of it cost follows change, never population.
 
 use super::{Look, next_of_run};
+use crate::engine::profile::RunOutcome;
 use crate::engine::rule::Trigger;
 use crate::engine::time::{MINUTE_MS, Timestamp};
 use crate::engine::{points, tier};
@@ -18,7 +19,12 @@ impl Look<'_> {
         });
         let runs = self.profile.runs.iter().filter_map(|run| {
             let rule = self.ctx.rule_of(run)?;
-            let leaves = if run.ended.is_none() { self.next_leave(rule) } else { Timestamp::FOREVER };
+            let may_leave = match run.ended {
+                None => true,
+                Some(RunOutcome::Done) => !run.open_messages().is_empty(),
+                Some(_) => false,
+            };
+            let leaves = if may_leave { self.next_leave(rule) } else { Timestamp::FOREVER };
             Some(next_of_run(self, rule, run).min(leaves))
         });
         let waiting = self.profile.waiting.iter().filter_map(|entry| {

@@ -324,7 +324,7 @@ impl<'a> Look<'a> {
         }
         self.profile.holds.retain(|hold| !(hold.rule == run.rule && hold.run == run.number));
         if outcome != RunOutcome::Done {
-            self.call_back(&run.rule, Some(&run), outcome.name());
+            self.call_back(index, &run, outcome.name());
         }
         let on_exit = self.ctx.rule_of(&run).map_or(0, |rule| rule.on_exit.len());
         let Some(run) = self.profile.runs.get_mut(index) else { return };
@@ -349,26 +349,21 @@ impl<'a> Look<'a> {
         super::coupon::release(&mut self.profile, message);
     }
 
-    /// Cancels messages of a rule (of one run, or of runs that are over) that have not gone out.
-    fn call_back(&mut self, rule: &Name, run: Option<&Run>, because: &str) {
-        let of_run = |message: MessageId| {
-            let sent = |step: &StepState| matches!(step, StepState::Sent { tries, .. } if tries.iter().any(|t| t.message == message));
-            run.is_none_or(|run| run.steps.iter().any(sent))
-        };
-        let called: Vec<(MessageId, bool)> = (self.profile.slots.iter())
-            .filter(|slot| slot.rule == *rule && of_run(slot.message))
-            .map(|slot| (slot.message, slot.sent_at.is_none()))
-            .collect();
-        for (message, is_pending) in called {
+    /// Cancels the messages of a run that have not gone out.
+    fn call_back(&mut self, index: usize, run: &Run, because: &str) {
+        for message in run.open_messages() {
+            let is_pending = self.profile.slots.iter().any(|slot| slot.message == message && slot.sent_at.is_none());
             if !is_pending {
-                // it may be on its way, or wait for another try: only the latter can still be called back, and its slot stays taken
-                if run.is_some_and(|run| run.has_no_result_of(message)) {
-                    self.made.cancelled.push((message, because.into()));
-                }
+                // it may have gone, or wait for another try after nobody knows what: only the latter can still be called back, and its
+                // slot stays taken
+                self.made.cancelled.push((message, because.into()));
                 continue;
             }
             self.profile.slots.retain(|slot| slot.message != message);
             self.release_coupon(message);
+            if let Some(run) = self.profile.runs.get_mut(index) {
+                run.cancel(message, self.now);
+            }
             match self.made.messages.iter().position(|queued| queued.id == message) {
                 // queued by this very decision: it never was
                 Some(index) => drop(self.made.messages.remove(index)),

@@ -45,6 +45,8 @@ impl<'a> Look<'a> {
         let Some(rule) = self.ctx.rule_of(run) else { return run.ended.is_some() };
         match run.ended {
             None => false,
+            // its messages can still be called back, and a result that is not known yet may ask for the next channel
+            Some(_) if !run.open_messages().is_empty() => false,
             Some(RunOutcome::Done) => !run.steps.iter().enumerate().any(|(index, step)| self.may_fall_back(rule, run, index, step)),
             Some(_) => run
                 .steps
@@ -62,9 +64,16 @@ impl<'a> Look<'a> {
         use crate::engine::action::Outcome::{Cancelled, Clicked, Delivered, Expired, Opened, Unknown};
         let settled =
             matches!(tries.last().and_then(|last| last.outcome), Some(Delivered | Opened | Clicked | Unknown | Expired | Cancelled));
+        if settled || run::channels_left(&send.channels, tries).is_empty() {
+            return false;
+        }
         let planned = run::planned(rule, run, index, &self.profile.key, &self.zone);
         let deadline = run::deadline(&self.ctx.rules.policy, rule, written, planned, &self.zone);
-        !settled && !run::channels_left(&send.channels, tries).is_empty() && self.now <= deadline
+        // past the deadline its turn comes once more, to say that there is no time left
+        let is_held = || self.profile.holds.iter().any(|h| h.rule == run.rule && h.run == run.number && h.step == written.id);
+        let has_failed =
+            || run::lets_next_follow(tries.last().and_then(|last| last.outcome)) && tries.iter().all(|t| t.accepted_at.is_none());
+        self.now <= deadline || is_held() || has_failed()
     }
 
     /// Runs whose rule is gone, whose time is over, or whose condition no longer holds.
@@ -80,8 +89,7 @@ impl<'a> Look<'a> {
             }
             match self.why_leave(rule) {
                 Ok(None) => {}
-                Ok(Some((outcome, because))) if run.ended.is_none() => self.end_run(index, outcome, because),
-                // done already, kept for its next channel only: that chance is over too
+                // also if it was done already, and kept for a message that has not gone out or for its next channel: that is over too
                 Ok(Some((outcome, because))) => self.end_run(index, outcome, because),
                 Err(error) => self.set_aside(rule, &error),
             }
@@ -120,10 +128,6 @@ impl<'a> Look<'a> {
             (false, _) => {
                 self.memory_mut(rule).passage = Passage::False;
                 self.unhold(&rule.id, 0, &Name::from(""));
-                let alive = self.profile.runs.iter().any(|run| run.rule == rule.id);
-                if !alive {
-                    self.call_back(&rule.id, None, "left");
-                }
             }
             (true, Passage::False) => {
                 let now = self.now;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::notice::MayTake;
 use super::{LOOK_AGAIN_MS, Look};
-use crate::engine::action::{Channel, ExposureRecord, Message, MessageId, What, dedupe_key};
+use crate::engine::action::{Channel, ExposureRecord, Message, MessageId, Outcome, What, dedupe_key};
 use crate::engine::benefit::{self, GrantOrder};
 use crate::engine::coupon;
 use crate::engine::gate::{self, Answer, Ask, Asked, SendAsked};
@@ -92,8 +92,7 @@ impl<'a> Look<'a> {
         };
         match self.conditions_allow(due) {
             Ok(None) => {}
-            // a message that was accepted and bounced later stays what it was: sent
-            Ok(Some(_)) if tries.is_some_and(|tries| tries.iter().any(|t| t.accepted_at.is_some())) => return false,
+            Ok(Some(because)) if tries.is_some_and(|tries| was_accepted(tries)) => return self.forgo(due, because),
             Ok(Some(because)) => return self.skip(due, because),
             Err(error) => {
                 self.set_aside(due.rule, &error);
@@ -244,15 +243,13 @@ impl<'a> Look<'a> {
             return false;
         };
         let left = run::channels_left(&send.channels, tries);
-        let was_sent = tries.iter().any(|t| t.accepted_at.is_some());
-        if left.is_empty() && was_sent {
-            return false;
-        }
-        if left.is_empty() {
-            return self.drop_step(due, "failed", "no channel took it");
-        }
-        if self.now > self.deadline(due) {
-            return if was_sent { false } else { self.drop_step(due, "expired", "no time was left for another channel") };
+        let why_not = match left.is_empty() {
+            true => Some(("failed", "no channel took it")),
+            false if self.now > self.deadline(due) => Some(("expired", "no time was left for another channel")),
+            false => None,
+        };
+        if let Some((gate, because)) = why_not {
+            return if was_accepted(tries) { self.forgo(due, because) } else { self.drop_step(due, gate, because) };
         }
         self.try_channels(due, send, left, tries.clone(), *notice)
     }
@@ -475,11 +472,27 @@ impl<'a> Look<'a> {
         true
     }
 
+    /// Gives up on a further channel of a message that was accepted and bounced later: the step stays what it was, sent.
+    fn forgo(&mut self, due: &Due<'_>, because: &str) -> bool {
+        let (rule, run, step) = (&due.rule.id, due.run.number, &due.step.id);
+        let waited = self.profile.holds.iter().any(|hold| hold.rule == *rule && hold.run == run && hold.step == *step);
+        if waited {
+            self.unhold(rule, run, step);
+            self.log(rule, run, step, What::Dropped, format!("the next channel: {because}"), None);
+        }
+        waited
+    }
+
     fn hold_step(&mut self, due: &Due<'_>, gate: &str, because: String, until: Timestamp) {
         // an answer that is over already would be asked again at once, for ever
         let until = if until <= self.now { self.now.plus_ms(LOOK_AGAIN_MS) } else { until };
         self.hold(&due.rule.id, due.run.number, &due.step.id, gate, because, until);
     }
+}
+
+/// Whether a provider had the message at some time, whatever came later.
+fn was_accepted(tries: &[Try]) -> bool {
+    tries.iter().any(|t| t.accepted_at.is_some())
 }
 
 /// What the template may read besides the person.
@@ -502,12 +515,24 @@ fn message_data(run: &Run, send: &Send, notice: Option<Notice>) -> Map<String, J
 }
 
 impl Run {
-    /// Whether that message of the run has no result yet.
-    pub(super) fn has_no_result_of(&self, message: MessageId) -> bool {
-        self.steps.iter().any(|step| match step {
-            StepState::Sent { tries, .. } => tries.iter().any(|t| t.message == message && t.outcome.is_none()),
-            _ => false,
-        })
+    /// Its messages that have no result yet.
+    pub(super) fn open_messages(&self) -> Vec<MessageId> {
+        let tries = self.steps.iter().filter_map(|step| match step {
+            StepState::Sent { tries, .. } => Some(tries),
+            _ => None,
+        });
+        tries.flatten().filter(|t| t.outcome.is_none()).map(|t| t.message).collect()
+    }
+
+    /// Notes that a message was called back before it went out.
+    pub(super) fn cancel(&mut self, message: MessageId, now: Timestamp) {
+        for step in &mut self.steps {
+            if let StepState::Sent { tries, .. } = step {
+                for found in tries.iter_mut().filter(|t| t.message == message) {
+                    (found.outcome, found.at) = (Some(Outcome::Cancelled), now);
+                }
+            }
+        }
     }
 
     /// Properties of the event that started the run; empty for other triggers.

@@ -160,6 +160,13 @@ impl<'a> Ask<'a> {
     }
 }
 
+/// Whether a step of this person is held for want of room: by a cap, by the one marketing send per span, by a coupon's budget. A
+/// message that definitely did not go makes room, so its result is looked at at once.
+pub fn waits_for_room(profile: &Profile) -> bool {
+    const FOR_ROOM: [&str; 3] = ["priority", "caps", "budget"];
+    profile.holds.iter().any(|hold| FOR_ROOM.contains(&&*hold.gate))
+}
+
 /// A stable number in 0..10_000 for (salt, person): the same at every look and on every machine.
 pub fn bucket(salt: &str, profile: &str) -> u16 {
     let text = format!("{salt}\0{profile}");

@@ -10,6 +10,7 @@ use super::decisions::{EntryColumns, entry_columns, set_corrupt_aside};
 use super::rows::{EventRow, Fields, States, Waits, event_row, hex, insert_events, json, message, message_columns, message_state};
 use super::writer::{Tx, Work};
 use crate::engine::action::{MessageId, MessageState, Outcome};
+use crate::engine::gate;
 use crate::engine::profile::Profile;
 use crate::engine::run;
 use crate::engine::time::Timestamp;
@@ -306,7 +307,9 @@ impl<'c> IntentSheet<'c> {
                     let bit = event.as_ref().map_or(0, |(outcome, _)| outcome.bit());
                     self.ends.push((message, state.name(), because, bit, share.at.as_ms()));
                     if let Some((_, event)) = event {
-                        let wakes = guard.wakes_on & bit != 0;
+                        // what did not go makes room for what waits for it
+                        let makes_room = share.profile.as_ref().is_some_and(gate::waits_for_room);
+                        let wakes = guard.wakes_on & bit != 0 || makes_room;
                         let seq = tx.memory.event_seq();
                         self.events.push(event_row(seq, id, event, if wakes { Waits::AndWakes } else { Waits::Yes })?);
                         self.news.note(id, seq, event.received_at, wakes);
@@ -370,7 +373,7 @@ pub(super) const RESULT_GUARDS: &str = "
     from json_each($1) j join messages m on m.id = unhex(j.value)";
 
 /// $1 messages (id, state, changed_at, outcomes, due or null, claims are over), $2 attempts (id, epoch, ended_at, outcome, provider's id,
-/// detail, profile), $3 events, $4 who has news (profile, newest event, due).
+/// detail, profile), $3 events, $4 who has news (profile, newest event, due), $5 changed profiles (id, place, length), $6 their states.
 pub(super) const RESULT: &str = concat!(
     "update messages set state = j.state, changed_at = j.at, outcomes = j.outcomes, due_at = coalesce(j.due, due_at),
         worker = case when j.state in ('queued', 'leased') then null else worker end,
@@ -389,6 +392,9 @@ pub(super) const RESULT: &str = concat!(
     update profiles set woken_seq = j.seq,
         due_at = case when quarantined_at is null then min(coalesce(due_at, j.due), j.due) end
     from (select value ->> 0 as id, value ->> 1 as seq, value ->> 2 as due from json_each($4)) j
+    where profiles.id = j.id;
+    update profiles set version = version + 1, state = substr($6, j.place, j.length)
+    from (select value ->> 0 as id, value ->> 1 as place, value ->> 2 as length from json_each($5)) j
     where profiles.id = j.id"
 );
 
@@ -418,6 +424,7 @@ impl Work for Results {
             return Ok(Vec::new());
         }
         let mut standings = standings(&self.0, tx).await?;
+        let mut people = People::concerned(&self.0, &standings, tx).await?;
         let (mut recorded, mut attempts, mut events, mut news) =
             (Vec::with_capacity(self.0.len()), Vec::new(), Vec::new(), News::default());
         for result in &self.0 {
@@ -431,7 +438,7 @@ impl Work for Results {
                 let (at, profile) = (result.at.as_ms(), standing.profile.0);
                 attempts.push(AttemptRow(hex(result.message.0), epoch, at, outcome, &result.provider_id, &result.detail, profile));
             }
-            let (new, woke) = standing.take_in(result);
+            let (new, woke) = standing.take_in(result, &mut people);
             if new && let ResultKind::Outcome(_, event) = &result.kind {
                 let seq = tx.memory.event_seq();
                 events.push(event_row(seq, standing.profile, event, if woke { Waits::AndWakes } else { Waits::Yes })?);
@@ -440,8 +447,9 @@ impl Work for Results {
             recorded.push(Recorded { state: Some(standing.state), new, woke });
         }
         let changed: Vec<_> = standings.iter().filter_map(|(id, standing)| standing.row(*id)).collect();
+        let (rows, states) = people.rows();
         let script = sqlx::query(RESULT).bind(json(&changed)?).bind(json(&attempts)?).bind(json(&events)?).bind(json(&news.rows())?);
-        script.execute(&mut *tx.connection).await?;
+        script.bind(json(&rows)?).bind(states.into_bytes()).execute(&mut *tx.connection).await?;
         Ok(recorded)
     }
 }
@@ -469,6 +477,65 @@ async fn standings(results: &[MessageResult], tx: &mut Tx<'_>) -> Result<BTreeMa
     Ok(standings)
 }
 
+/// The people whose row a result reads or writes: of a message that did not go, since that may make room for what waits, or that goes
+/// back to wait. Seldom anybody: what was accepted concerns no row.
+#[derive(Default)]
+struct People {
+    profiles: BTreeMap<ProfileId, Profile>,
+    changed: BTreeSet<ProfileId>,
+}
+
+impl People {
+    async fn concerned(
+        results: &[MessageResult],
+        standings: &BTreeMap<MessageId, Standing>,
+        tx: &mut Tx<'_>,
+    ) -> Result<People, StoreError> {
+        let concerns = |result: &&MessageResult| match &result.kind {
+            ResultKind::Outcome(outcome, _) => run::never_went(*outcome),
+            ResultKind::Retry { refused, .. } => *refused,
+            ResultKind::Release => false,
+        };
+        let whose = results.iter().filter(concerns).filter_map(|result| standings.get(&result.message));
+        let ids: Vec<i64> = whose.map(|standing| standing.profile.0).collect::<BTreeSet<i64>>().into_iter().collect();
+        let mut people = People::default();
+        if ids.is_empty() {
+            return Ok(people);
+        }
+        for row in sqlx::query(STATES).bind(json(&ids)?).fetch_all(&mut *tx.connection).await? {
+            let mut fields = Fields::of("profiles", &row);
+            let (id, _version): (i64, i64) = (fields.next("id")?, fields.next("version")?);
+            // a row that cannot be read is set aside by whoever claims it
+            if let Ok(profile) = fields.state("state") {
+                people.profiles.insert(ProfileId(id), profile);
+            }
+        }
+        Ok(people)
+    }
+
+    fn wait_for_room(&self, id: ProfileId) -> bool {
+        self.profiles.get(&id).is_some_and(gate::waits_for_room)
+    }
+
+    fn wait_again(&mut self, id: ProfileId, message: MessageId) {
+        if let Some(profile) = self.profiles.get_mut(&id) {
+            run::wait_again(profile, message);
+            self.changed.insert(id);
+        }
+    }
+
+    /// (profile, place and length of its state)
+    fn rows(&self) -> (Vec<(i64, usize, usize)>, States) {
+        let mut states = States::default();
+        let changed = self.profiles.iter().filter(|(id, _)| self.changed.contains(id));
+        let rows = changed.map(|(id, profile)| {
+            let (place, length) = states.add(profile);
+            (id.0, place, length)
+        });
+        (rows.collect(), states)
+    }
+}
+
 fn attempt_outcome(kind: &ResultKind) -> Option<&'static str> {
     match kind {
         ResultKind::Outcome(outcome, _) => Some(outcome.name()),
@@ -479,14 +546,17 @@ fn attempt_outcome(kind: &ResultKind) -> Option<&'static str> {
 
 impl Standing {
     /// Takes a result in: whether the fact is new, and whether it makes the person due.
-    fn take_in(&mut self, result: &MessageResult) -> (bool, bool) {
+    fn take_in(&mut self, result: &MessageResult, people: &mut People) -> (bool, bool) {
         let is_ours = result.epoch == Some(self.epoch);
         match &result.kind {
-            ResultKind::Outcome(outcome, _) => self.learn(*outcome, result, is_ours),
-            ResultKind::Retry { until } => {
+            ResultKind::Outcome(outcome, _) => self.learn(*outcome, result, is_ours, people),
+            ResultKind::Retry { until, refused } => {
                 if is_ours && matches!(self.state, MessageState::Sending | MessageState::Unknown) {
                     self.turn(MessageState::Queued, result.at);
                     self.due_at = Some((*until).min(self.expires_at));
+                    if *refused {
+                        people.wait_again(self.profile, result.message);
+                    }
                 }
                 (false, false)
             }
@@ -499,7 +569,7 @@ impl Standing {
         }
     }
 
-    fn learn(&mut self, outcome: Outcome, result: &MessageResult, is_ours: bool) -> (bool, bool) {
+    fn learn(&mut self, outcome: Outcome, result: &MessageResult, is_ours: bool, people: &People) -> (bool, bool) {
         // what only a worker can know needs its claim; what proves that the message went out needs none
         let proves = matches!(outcome, Outcome::Accepted | Outcome::Delivered | Outcome::Opened | Outcome::Clicked);
         let may_turn = proves || outcome == Outcome::Bounced || is_ours;
@@ -512,7 +582,8 @@ impl Standing {
         // a closed address: messages of the same person that have not gone out must hear of it before they do
         let closes = matches!(&result.kind, ResultKind::Outcome(outcome, event) if run::closes_address(*outcome, event));
         let closes_address = closes && self.has_open_siblings;
-        (is_new, is_new && (self.wakes_on & outcome.bit() != 0 || closes_address))
+        let makes_room = run::never_went(outcome) && people.wait_for_room(self.profile);
+        (is_new, is_new && (self.wakes_on & outcome.bit() != 0 || closes_address || makes_room))
     }
 
     fn turn(&mut self, state: MessageState, at: Timestamp) {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rekindle::engine::action::{Channel, ExposureRecord, MessageState, Outcome, What};
+use rekindle::engine::action::{Channel, ExposureRecord, MessageId, MessageState, Outcome, What};
 use rekindle::engine::decide::{Decision, Pause};
 use rekindle::engine::event::EventKind;
+use rekindle::engine::profile::{Hold, Slot};
 use rekindle::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use rekindle::store::{
-    CLAIMS_MAX, Committed, EventSeq, Identity, IntentStep, Look, MessageResult, NewEvent, PauseScope, Publication, PublishedRule,
-    ResultKind, Store, StoreError,
+    CLAIMS_MAX, Committed, EventSeq, Identity, IntentStep, Look, MessageResult, NewEvent, PauseScope, ProfileId, Publication,
+    PublishedRule, ResultKind, Store, StoreError,
 };
 
 use super::given::*;
@@ -53,6 +54,8 @@ macro_rules! each_exercise {
             promise_i6_late_results_end_the_same_in_any_order,
             results_wake_only_whom_they_concern,
             a_stale_worker_leaves_evidence_and_changes_nothing,
+            a_refused_attempt_gives_its_slot_the_date_back,
+            room_that_a_failure_makes_wakes_who_waits_for_it,
             promise_i5_what_was_sending_at_a_crash_is_not_sent_again,
             promise_i4_a_retry_is_due_before_its_deadline,
             rules_go_live_and_their_texts_stay,
@@ -457,7 +460,7 @@ pub async fn a_stale_worker_leaves_evidence_and_changes_nothing(h: &dyn Harness)
         message: warn.id,
         epoch: Some(epoch),
         at: hour(2),
-        kind: ResultKind::Retry { until },
+        kind: ResultKind::Retry { until, refused: true },
         provider_id: None,
         detail: Some("451 try later".into()),
     };
@@ -476,6 +479,58 @@ pub async fn a_stale_worker_leaves_evidence_and_changes_nothing(h: &dyn Harness)
     let history = store.history(id).await.expect("read");
     let outcomes: Vec<_> = history.messages.iter().flat_map(|m| &m.attempts).map(|a| a.outcome.as_deref()).collect();
     assert_eq!(outcomes, [Some("retry"), Some("failed")], "each attempt keeps its own first result");
+}
+
+/// A person with a stamped slot for that message, and perhaps a step that waits for room.
+async fn with_slot(store: &dyn Store, user: &str, waits: bool) -> (ProfileId, MessageId, i64) {
+    let mut warn = message(user, "warn", hour(1));
+    warn.wakes_on = 0;
+    store.append_events(vec![from_user(user, event(&format!("first-{user}"), hour(0)))]).await.expect("appended");
+    let claimed = claim_one(store, user, hour(0)).await;
+    let mut profile = claimed.profile.clone();
+    let (rule, category, channel) = (warn.rule.clone(), warn.category, warn.channel);
+    profile.slots.push(Slot { message: warn.id, rule: rule.clone(), category, channel, sent_at: Some(hour(1)) });
+    if waits {
+        let (step, gate, because) = (Arc::from("next"), Arc::from("caps"), Arc::from("cap week: 1 of 1 used"));
+        profile.holds.push(Hold { rule, run: 2, step, gate, since: hour(0), until: hour(50), because });
+    }
+    let queued = Decision { messages: vec![warn.clone()], ..decision(profile, hour(50)) };
+    store.commit_decisions(vec![commit(&claimed, queued)]).await.expect("committed");
+    let groups = sending(store, hour(1)).await;
+    let epoch = groups.iter().flat_map(|group| &group.messages).find(|m| m.message.id == warn.id).map(|m| m.epoch);
+    (claimed.claim.profile, warn.id, epoch.expect("it was claimed"))
+}
+
+pub async fn a_refused_attempt_gives_its_slot_the_date_back(h: &dyn Harness) {
+    let store = h.open().await;
+    for (user, refused, sent_at) in [("refused", true, None), ("cut-off", false, Some(hour(1)))] {
+        let (id, warn, epoch) = with_slot(&*store, user, false).await;
+        let before = store.profile(id).await.expect("read").expect("there");
+        let kind = ResultKind::Retry { until: hour(3), refused };
+        let stale = MessageResult { message: warn, epoch: Some(epoch - 1), at: hour(2), kind, provider_id: None, detail: None };
+        store.record_results(vec![stale.clone()]).await.expect("recorded");
+        assert_eq!(store.profile(id).await.expect("read").expect("there").version, before.version, "no claim, no word");
+        store.record_results(vec![MessageResult { epoch: Some(epoch), ..stale }]).await.expect("recorded");
+        let after = store.profile(id).await.expect("read").expect("there");
+        assert_eq!(after.profile.slots.iter().map(|slot| slot.sent_at).collect::<Vec<_>>(), [sent_at], "{user}");
+        assert_eq!(after.version > before.version, refused, "{user}: whoever decides meanwhile decides again");
+        assert_eq!(after.due_at, hour(50), "{user}: nobody is looked at because of it");
+    }
+}
+
+pub async fn room_that_a_failure_makes_wakes_who_waits_for_it(h: &dyn Harness) {
+    let store = h.open().await;
+    for (user, waits, outcome, due) in [
+        ("waits", true, Outcome::Failed, hour(2)),
+        ("waits-too", true, Outcome::Dead, hour(2)),
+        ("went", true, Outcome::Accepted, hour(50)),
+        ("alone", false, Outcome::Failed, hour(50)),
+    ] {
+        let (id, warn, epoch) = with_slot(&*store, user, waits).await;
+        let recorded = store.record_results(vec![result(warn, Some(epoch), outcome, hour(2))]).await.expect("recorded");
+        assert_eq!(recorded.first().map(|r| r.woke), Some(due == hour(2)), "{user}");
+        assert_eq!(store.profile(id).await.expect("read").expect("there").due_at, due, "{user}");
+    }
 }
 
 pub async fn promise_i5_what_was_sending_at_a_crash_is_not_sent_again(h: &dyn Harness) {
@@ -511,7 +566,7 @@ pub async fn promise_i4_a_retry_is_due_before_its_deadline(h: &dyn Harness) {
     let result = |kind| MessageResult { message: warn.id, epoch: Some(claimed.epoch), at: hour(1), kind, provider_id: None, detail: None };
     let recorded = store.record_results(vec![result(ResultKind::Release)]).await.expect("recorded");
     assert_eq!(recorded.first().and_then(|r| r.state), Some(MessageState::Sending), "what is being sent cannot be let go");
-    store.record_results(vec![result(ResultKind::Retry { until: hour(999) })]).await.expect("recorded");
+    store.record_results(vec![result(ResultKind::Retry { until: hour(999), refused: true })]).await.expect("recorded");
     assert_eq!(store.next_due().await.expect("read"), Some(warn.expires_at));
     let groups = claim_messages(&*store, warn.expires_at).await;
     let again = groups.first().and_then(|g| g.messages.first()).expect("claimed");

@@ -150,6 +150,48 @@ policy:
 }
 
 #[test]
+fn a_next_channel_that_waits_until_its_time_is_over_is_told_of_and_waits_no_more() {
+    for (receipt, said) in [
+        (Receipt::Failed, "expired: no time was left for another channel"),
+        // a message that was accepted and bounced later stays what it was: sent
+        (Receipt::Bounced, "the next channel: no time was left for another channel"),
+    ] {
+        let mut story = Story::with_policy(
+            "Europe/Berlin",
+            "2026-05-04T08:00",
+            r#"
+rekindle: 1
+rules:
+  - id: cart
+    owner: growth
+    event: cart_updated
+    key: event.cart_id
+    max_late: 2h
+    steps: [{ id: tell, send: { template: cart, channels: [push, email] } }]
+"#,
+            r#"
+rekindle: 1
+policy:
+  time: { zone: { last: Europe/Berlin } }
+  consent: { marketing: always, service: always, transactional: always }
+  categories: { default: marketing }
+  quiet_hours: [{ from: "11:00", to: "20:00", zone: user, channels: [email] }]
+"#,
+        );
+        story.deliver(&[(Channel::Push, receipt)]);
+        story.event("anna", "2026-05-04T12:00", "Cart Updated", json!({ "cart_id": "c1" }));
+        story.until("2026-05-04T13:00");
+        assert_eq!(story.person("anna").profile.holds.len(), 1, "the mail waits for the evening");
+        story.until("2026-05-05T00:00");
+        let anna = story.person("anna");
+        let dropped: Vec<&str> = anna.entries.iter().filter(|entry| entry.what == What::Dropped).map(|entry| &*entry.because).collect();
+        assert_eq!(dropped, [said]);
+        assert_eq!((anna.profile.holds.len(), anna.profile.runs.len()), (0, 0));
+        assert!(anna.due_at.is_forever(), "and nobody looks at her for nothing");
+    }
+}
+
+#[test]
 fn at_most_forgets_a_run_whose_message_never_went() {
     let mut story = Story::begin(
         "Europe/Berlin",
