@@ -11,7 +11,7 @@
 //! | pure | [`engine`] | facts, rules, verdicts, gates, and the front door [`engine::decide`]: no I/O, no clock, no chance |
 //! | pure | [`message`] | template + profile + locale -> content |
 //! | pure | [`simulate`] | a timeline through the same front door: rule tests, `explain`, `simulate` |
-//! | ports | [`store`], [`channel`] | tables; the ways out |
+//! | ports | [`store`], [`channel`], [`links`] | tables; the ways out; signed links in messages |
 //! | ports | `rulebook`, [`versions`], [`clock`], [`settings`], [`telemetry`] | rule files on disk; the sets in use; the only clock; the system administrator's file; logs |
 //! | services | [`ingest`], [`evaluate`], [`dispatch`], [`console`] | events in; claim, decide, commit; claim, gates, intent, send, result; health, figures, operators' commands |
 //! | shell | [`serve`], [`cli`] | the daemon; one file per command; `main` only calls it |
@@ -30,6 +30,7 @@ pub mod dispatch;
 pub mod engine;
 pub mod evaluate;
 pub mod ingest;
+pub mod links;
 pub mod message;
 pub mod rulebook;
 pub mod serve;

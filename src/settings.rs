@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use url::Url;
+
 use crate::engine::rule::diagnostic::{Diagnostic, SourceFile};
 use crate::engine::rule::suggest::nearest;
 use crate::engine::rule::syntax::{self, Kind, Node};
@@ -15,6 +17,8 @@ use crate::engine::rule::syntax::{self, Kind, Node};
 /// The defaults, as text with comments: what `rekindle` prints for somebody who wants a file to start from.
 pub const DEFAULTS: &str = include_str!("../config/rekindle.yaml");
 
+/// Written where a value need not be set and is not.
+const UNSET: &str = "none";
 /// Larger is no settings file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -29,6 +33,7 @@ pub struct Settings {
     pub dispatch: BatchSettings,
     pub http: HttpSettings,
     pub serve: ServeSettings,
+    pub secrets: SecretSettings,
     pub logs: LogSettings,
 }
 
@@ -60,11 +65,18 @@ pub struct HttpSettings {
     pub connections: usize,
     pub head_seconds: u64,
     pub request_seconds: u64,
+    pub public_url: Option<Url>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServeSettings {
     pub drain_seconds: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretSettings {
+    pub links: Option<Secret>,
+    pub links_before: Option<Secret>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,8 +132,10 @@ impl Settings {
                 connections: reader.value("http.connections", |text| number(text, 1, 1_000_000)),
                 head_seconds: reader.value("http.head_seconds", |text| number(text, 1, 600)),
                 request_seconds: reader.value("http.request_seconds", |text| number(text, 1, 600)),
+                public_url: reader.value("http.public_url", |text| or_none(text, web_address)),
             },
             serve: ServeSettings { drain_seconds: reader.value("serve.drain_seconds", |text| number(text, 0, 600)) },
+            secrets: SecretSettings { links: reader.secret("secrets.links"), links_before: reader.secret("secrets.links_before") },
             logs: LogSettings { format: reader.value("logs.format", log_format), level: reader.value("logs.level", word) },
         };
         reader.finish(settings)
@@ -136,6 +150,19 @@ fn word(text: &str) -> Result<String, String> {
 
 fn path_of(text: &str) -> Result<PathBuf, String> {
     word(text).map(PathBuf::from)
+}
+
+/// What need not be set: `none` says that it is not.
+fn or_none<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    if text == UNSET { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// The address of a web server.
+fn web_address(text: &str) -> Result<Url, String> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        _ => Err("expected an address like `https://rekindle.shop.example`".into()),
+    }
 }
 
 fn number<T: FromStr + PartialOrd + Copy + std::fmt::Display>(text: &str, min: T, max: T) -> Result<T, String> {
@@ -199,6 +226,11 @@ impl Secret {
         }
     }
 
+    /// A secret that is at hand already: one of several in a file, a test's.
+    pub fn given(text: &str) -> Secret {
+        Secret(text.to_owned())
+    }
+
     /// The secret itself, for the one call that needs it.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -256,6 +288,22 @@ impl Reader {
         }
         let default = find(self.defaults.as_ref(), key).and_then(Node::text).map(parse);
         default.and_then(Result::ok).expect("the defaults are built in, and a test reads every one of them")
+    }
+
+    /// A secret that need not be set; written openly it is refused.
+    fn secret(&mut self, key: &str) -> Option<Secret> {
+        let node = find(self.file.as_ref(), key).or_else(|| find(self.defaults.as_ref(), key))?;
+        let text = node.text().filter(|text| *text != UNSET)?;
+        match Secret::refer(text) {
+            Ok(secret) => Some(secret),
+            Err(why) => {
+                // neither is the text repeated nor its line shown: it may be the secret itself
+                self.source.text = Arc::from(self.source.text.replace(text, &"*".repeat(text.chars().count())));
+                let finding = Diagnostic::error("RK0902", node.place.clone(), format!("no secret for `{key}`"));
+                self.findings.push(finding.len(node.width()).label(why));
+                None
+            }
+        }
     }
 
     fn finish(self, settings: Settings) -> Result<Settings, SettingsError> {
@@ -374,5 +422,11 @@ mod tests {
         let secret = Secret::refer(&format!("file:{}", path.display())).expect("a reference");
         assert_eq!((secret.reveal(), format!("{secret:?}").as_str()), ("staging", "(a secret)"));
         assert!(Secret::refer("hunter2").expect_err("written openly").contains("env:NAME"));
+
+        let settings = Settings::read("my.yaml", &format!("secrets:\n  links: \"file:{}\"\n", path.display())).expect("fine");
+        assert_eq!(settings.secrets.links.as_ref().map(Secret::reveal), Some("staging"));
+        let found = wrong("secrets:\n  links: hunter2\n");
+        assert!(found.contains("no secret for `secrets.links`") && found.contains("my.yaml:2:10"), "{found}");
+        assert!(!found.contains("hunter2"), "{found}");
     }
 }

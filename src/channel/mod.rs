@@ -2,6 +2,7 @@
 //! person's address, and whether a message may go at all is decided elsewhere (`dispatch`, `engine`).
 
 pub mod callback;
+pub mod http;
 pub mod recording;
 
 use async_trait::async_trait;
