@@ -13,7 +13,7 @@
 //! | pure | [`simulate`] | a timeline through the same front door: rule tests, `explain`, `simulate` |
 //! | ports | [`store`], [`channel`], [`links`] | tables; the ways out; signed links in messages |
 //! | ports | `rulebook`, [`versions`], [`clock`], [`settings`], [`telemetry`] | rule files on disk; the sets in use; the only clock; the system administrator's file; logs |
-//! | services | [`ingest`], [`evaluate`], [`dispatch`], [`console`] | events in; claim, decide, commit; claim, gates, intent, send, result; health, figures, operators' commands |
+//! | services | [`ingest`], [`evaluate`], [`dispatch`], [`feedback`], [`console`] | events in; claim, decide, commit; claim, gates, intent, send, result; what the world says back; health, figures, operators' commands |
 //! | shell | [`serve`], [`cli`] | the daemon; one file per command; `main` only calls it |
 //!
 //! An event and a timer differ only in why a profile is due: an event makes its profile due now, every decision says when the
@@ -29,6 +29,7 @@ pub mod console;
 pub mod dispatch;
 pub mod engine;
 pub mod evaluate;
+pub mod feedback;
 pub mod ingest;
 pub mod links;
 pub mod message;

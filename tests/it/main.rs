@@ -4,6 +4,7 @@ mod cli;
 mod demo;
 mod doctor;
 mod facts;
+mod feedback;
 mod ingest;
 mod kill;
 mod messages;

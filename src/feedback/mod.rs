@@ -1,0 +1,6 @@
+//! Feedback: what the world says back. Providers report what became of messages, people unsubscribe: every word of it is proved to
+//! come from whom it says ([`signature`]), read by the provider's own description ([`callback`]), and recorded as facts.
+//!
+//! It asks nobody anything: no call that comes in causes one that goes out.
+
+pub mod signature;

@@ -1,0 +1,3 @@
+//! What the world says back: signatures, callbacks, suppression, consent.
+
+mod signatures;
