@@ -319,6 +319,9 @@ fn texts() -> Vec<String> {
 }
 
 fn walk(path: &PathBuf, files: &mut Vec<String>) {
+    if path.ends_with("node_modules") {
+        return; // other people's libraries, installed to compare with
+    }
     if path.is_dir() {
         let mut entries: Vec<PathBuf> = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         entries.sort();
