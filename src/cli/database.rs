@@ -34,15 +34,26 @@ pub struct Database {
 }
 
 impl Args {
-    /// Opens an existing database, as whatever environment it is.
+    /// Opens an existing database to look at it, as whatever environment it is: beside whatever works on it, on a read-only disk too.
     pub async fn open(&self) -> anyhow::Result<Database> {
+        let store = SqliteStore::open_to_read(&self.path()?).await?;
+        let environment = store.environment().await?;
+        Ok(Database { store, environment })
+    }
+
+    /// Opens an existing database to change something in it.
+    pub async fn open_to_write(&self) -> anyhow::Result<Database> {
+        let store = SqliteStore::open(&self.path()?, "").await?;
+        let environment = store.environment().await?;
+        Ok(Database { store, environment })
+    }
+
+    fn path(&self) -> anyhow::Result<PathBuf> {
         let path = self.db.clone().unwrap_or_else(|| self.dir.join(FILE));
         if !path.is_file() {
             bail!("there is no database `{}`: name it with --dir or --db; `rekindle demo` makes one", path.display());
         }
-        let store = SqliteStore::open(&path, "").await?;
-        let environment = store.environment().await?;
-        Ok(Database { store, environment })
+        Ok(path)
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Args {
 /// # Errors
 /// There is no database, or it cannot be opened.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let database = args.database.open().await?;
+    let database = args.database.open_to_write().await?;
     let store = &database.store;
     let now = SystemClock.now();
     let world = store.world(now).await?.world;

@@ -177,6 +177,28 @@ pub fn audit(wallet: &Wallet, postings: &[Posting]) -> Result<(), String> {
             return Err(format!("{left} points of {class} are left, the ledger's sum is {posted}"));
         }
     }
+    audit_lots(wallet, postings)
+}
+
+fn audit_lots(wallet: &Wallet, postings: &[Posting]) -> Result<(), String> {
+    let mut by_lot = std::collections::BTreeMap::<u32, i64>::new();
+    let mut class_of = std::collections::BTreeMap::<u32, &Name>::new();
+    for posting in postings {
+        for (lot, amount) in &posting.allocations {
+            *by_lot.entry(*lot).or_default() += amount;
+            let class = class_of.entry(*lot).or_insert(&posting.class);
+            if **class != posting.class {
+                return Err(format!("posting {} is of {}, its lot {lot} of {class}", posting.number, posting.class));
+            }
+        }
+    }
+    // what old lots that were joined say of themselves is in their sum only: the class's
+    for lot in wallet.lots.iter().filter(|lot| !lot.source.is_empty()) {
+        let posted = by_lot.get(&lot.id).copied().unwrap_or_default();
+        if lot.left != posted {
+            return Err(format!("lot {} has {} points left, its postings add up to {posted}", lot.id, lot.left));
+        }
+    }
     Ok(())
 }
 

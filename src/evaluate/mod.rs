@@ -387,7 +387,8 @@ async fn hold_rule(store: &dyn Store, desk: &mut Desk, rule: &Name, limit: u64, 
 /// decision then still breaks the promise, the profile is set aside.
 fn second_look(desk: &mut Desk) {
     for (claimed, decision) in std::mem::take(&mut desk.decided) {
-        let Err(violation) = decision.check_promises() else {
+        let ctx = Context { rules: &desk.snapshot.rules, older: &desk.snapshot.older, world: &desk.world };
+        let Err(violation) = decision.check_promises(&ctx) else {
             desk.decided.push((claimed, decision));
             continue;
         };
@@ -413,7 +414,8 @@ fn without(desk: &mut Desk, claimed: &ClaimedProfile, rules: &[Name], violation:
         }
     }
     let mut decision = desk.decide_in(&world, claimed)?;
-    decision.check_promises().map_err(|violation| format!("breaks a promise: {violation}"))?;
+    let ctx = Context { rules: &desk.snapshot.rules, older: &desk.snapshot.older, world: &world };
+    decision.check_promises(&ctx).map_err(|violation| format!("breaks a promise: {violation}"))?;
     for rule in rules {
         let (rule, because) = (rule.clone(), reason.clone());
         decision.entries.push(Entry { at, rule, run: 0, step: "".into(), what: What::Quarantined, because, until: None });

@@ -371,10 +371,10 @@ impl Timeline {
         let ctx = Context { rules: &self.rules, older: &self.older, world: &self.world };
         let profile = std::mem::take(&mut person.profile);
         let decision = decide::decide(&ctx, profile, std::mem::take(&mut person.waiting), self.now);
-        self.loosen_brakes(braked, &decision);
-        if let Err(broken) = decision.check_promises() {
+        if let Err(broken) = decision.check_promises(&ctx) {
             self.faults.push(format!("{} at {}: {broken}", decision.profile.key, self.now));
         }
+        self.loosen_brakes(braked, &decision);
         self.keep(person, decision);
     }
 

@@ -68,6 +68,9 @@ pub enum StoreError {
     /// Made by a newer program.
     #[error("the database `{}` has schema {found}, this program knows only up to {known}: use the newer program", path.display())]
     Newer { path: PathBuf, found: i64, known: i64 },
+    /// Made by an older program, and opened to read only.
+    #[error("the database `{}` has schema {found}, this program's is {known}, and who only looks changes nothing: a command that writes (`import`, `release`) brings it up to date", path.display())]
+    Older { path: PathBuf, found: i64, known: i64 },
 }
 
 /// A profile's own number, given once. Not an identity: those are looked up in the identity table and may change hands in a merge.
@@ -381,6 +384,16 @@ pub struct StoredProfile {
     pub quarantined: Option<(Timestamp, String)>,
 }
 
+/// Some people, by id.
+#[derive(Clone, Debug, Default)]
+pub struct ProfilePage {
+    pub profiles: Vec<StoredProfile>,
+    /// Those whose row cannot be read, by their key; the others are not kept from anybody because of them.
+    pub unreadable: Vec<(ProfileId, Name, StoreError)>,
+    /// Where the next page begins; none: this was the last.
+    pub last: Option<ProfileId>,
+}
+
 /// Everything that is on record about one person, each in order of time.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -390,6 +403,21 @@ pub struct History {
     pub entries: Vec<EntryRow>,
     pub messages: Vec<MessageRow>,
     pub exposures: Vec<ExposureRecord>,
+    pub identities: Vec<Identity>,
+    /// The proofs of consent, by event.
+    pub consents: Vec<ConsentRecord>,
+}
+
+/// A proof of consent as kept for as long as it may be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConsentRecord {
+    /// Id and source of the event it came by.
+    pub event: Name,
+    pub source: Name,
+    pub purpose: Name,
+    pub channel: Name,
+    pub granted: bool,
+    pub occurred_at: Timestamp,
 }
 
 /// A line of the decision log as stored.
@@ -421,6 +449,8 @@ pub struct MessageRow {
     pub changed_at: Timestamp,
     /// Every outcome known: a sum of [`Outcome::bit`].
     pub outcomes: u16,
+    /// Tries begun, as the message counts them.
+    pub tries: u32,
     pub attempts: Vec<Attempt>,
 }
 
@@ -554,8 +584,8 @@ pub trait Store: Send + Sync {
 
     async fn profile(&self, id: ProfileId) -> Result<Option<StoredProfile>, StoreError>;
 
-    /// Profiles after `after` by id, up to `limit`: for walking over everybody.
-    async fn profiles(&self, after: Option<ProfileId>, limit: usize) -> Result<Vec<StoredProfile>, StoreError>;
+    /// Profiles after `after` by id, up to `limit`: for walking over everybody. One that cannot be read does not stop the others.
+    async fn profiles(&self, after: Option<ProfileId>, limit: usize) -> Result<ProfilePage, StoreError>;
 
     async fn history(&self, id: ProfileId) -> Result<History, StoreError>;
 

@@ -196,7 +196,7 @@ async fn a_second_process_on_the_same_database_is_turned_away_and_nothing_is_los
     summary_of(&dir, &events, &[]);
     let store = SqliteStore::open(&dir.join("rekindle.db"), "demo").await.expect("the demo is over");
     let before = store.counts().await.expect("counts");
-    for command in [&["demo"][..], &["demo", "--resume"], &["doctor"]] {
+    for command in [&["demo"][..], &["demo", "--resume"], &["release", "welcome"]] {
         let mut run = rekindle();
         run.args(command).arg("--dir").arg(&dir);
         if command[0] == "demo" {

@@ -165,15 +165,22 @@ pub fn decide(ctx: &Context<'_>, profile: Profile, mut events: Vec<Event>, now: 
     Decision { profile: look.profile, ..look.made }
 }
 
+/// When a person wants to be looked at next, by the stored state alone, as the latest decision would say it in this world: what the
+/// due instant on record is held against. `FOREVER` before the first decision.
+pub fn next_due(ctx: &Context<'_>, profile: &Profile) -> Timestamp {
+    let Some(decided_at) = profile.decided_at else { return Timestamp::FOREVER };
+    Look::new(ctx, profile.clone(), decided_at).due()
+}
+
 impl Decision {
     /// I10 once more, from the decision's own data, before it is committed: every deduction names a notice of its run that counts as
-    /// delivered, takes no more than was announced, and comes no earlier than was announced.
-    pub fn check_promises(&self) -> Result<(), String> {
+    /// delivered, takes no more than was announced, comes no earlier than was announced and not within the grace (which our downtime
+    /// and a quiet source extend), and is the only one of its stage in this silence.
+    pub fn check_promises(&self, ctx: &Context<'_>) -> Result<(), String> {
         for posting in self.postings.iter().filter(|posting| posting.kind == PostingKind::Take) {
-            let kept = self.taking.iter().any(|run| notice::is_covered(run, posting));
-            if !kept {
+            if let Some(broken) = notice::broken(ctx, &self.profile, &self.taking, posting) {
                 let step = posting.step.as_deref().unwrap_or("?");
-                return Err(format!("a deduction of {} by step {step} has no delivered notice that announced it", -posting.amount));
+                return Err(format!("a deduction of {} by step {step} {broken}", -posting.amount));
             }
         }
         Ok(())

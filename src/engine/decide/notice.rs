@@ -3,9 +3,10 @@
 
 use super::{Look, source_looked_at_again};
 use crate::engine::action::{MessageId, Outcome, Posting};
+use crate::engine::decide::Context;
 use crate::engine::event::Value;
-use crate::engine::profile::{Notice, Run, StepState, Try};
-use crate::engine::rule::{Pack, Rule, TakeAction};
+use crate::engine::profile::{Notice, Profile, Run, StepState, Take, Try};
+use crate::engine::rule::{Action, Pack, Rule, Step, TakeAction};
 use crate::engine::time::{Span, Timestamp};
 use crate::engine::{features, points, run};
 
@@ -51,7 +52,7 @@ impl Look<'_> {
         let accepted = delivered.accepted_at.unwrap_or(delivered.at);
         let planned = run::planned(rule, run, index, &self.profile.key, &self.zone);
         let earliest = since.max(planned).max(notice.not_before).max(self.grace(take).after(accepted, &self.zone));
-        let earliest = earliest.plus_ms(self.blind_ms(accepted));
+        let earliest = earliest.plus_ms(blind_ms(self.ctx, accepted, self.now));
         if self.now < earliest {
             return wait(earliest, "the grace of its notice is not over");
         }
@@ -88,31 +89,34 @@ impl Look<'_> {
         again.then(|| "this stage was taken in this silence already".to_owned())
     }
 
-    /// The longest of what the programme, the step and the jurisdiction ask for.
     fn grace(&self, take: &TakeAction) -> Span {
-        let program = self.names.program;
-        let strict = program.is_some_and(|program| program.jurisdiction.pack_for(&self.profile) == Pack::StrictNotice);
-        let spans = [program.map(|program| program.penalty.grace), take.min_notice, strict.then_some(STRICT_GRACE)];
-        spans.into_iter().flatten().max_by_key(|span| span.exact_ms()).unwrap_or(Span::ZERO)
+        grace(self.ctx, &self.profile, take)
     }
+}
 
-    /// For how long since then nobody could have seen the person return: our downtime and the source's silence.
-    fn blind_ms(&self, since: Timestamp) -> i64 {
-        let world = self.ctx.world;
-        let quiet = if self.ctx.rules.policy.sources.is_some() { world.quiet.as_slice() } else { &[] };
-        let mut spans: Vec<(Timestamp, Timestamp)> = (world.downtime.iter().chain(quiet))
-            .map(|(from, until)| ((*from).max(since), (*until).min(self.now)))
-            .filter(|(from, until)| from < until)
-            .collect();
-        spans.sort_unstable();
-        let mut covered_until = since;
-        let mut blind = 0;
-        for (from, until) in spans {
-            blind += until.ms_since(from.max(covered_until)).max(0);
-            covered_until = covered_until.max(until);
-        }
-        blind
+/// The longest of what the programme, the step and the jurisdiction ask for.
+fn grace(ctx: &Context<'_>, profile: &Profile, take: &TakeAction) -> Span {
+    let program = ctx.rules.program.as_ref();
+    let strict = program.is_some_and(|program| program.jurisdiction.pack_for(profile) == Pack::StrictNotice);
+    let spans = [program.map(|program| program.penalty.grace), take.min_notice, strict.then_some(STRICT_GRACE)];
+    spans.into_iter().flatten().max_by_key(|span| span.exact_ms()).unwrap_or(Span::ZERO)
+}
+
+/// For how long between then and now nobody could have seen the person return: our downtime and the source's silence.
+fn blind_ms(ctx: &Context<'_>, since: Timestamp, now: Timestamp) -> i64 {
+    let quiet = if ctx.rules.policy.sources.is_some() { ctx.world.quiet.as_slice() } else { &[] };
+    let mut spans: Vec<(Timestamp, Timestamp)> = (ctx.world.downtime.iter().chain(quiet))
+        .map(|(from, until)| ((*from).max(since), (*until).min(now)))
+        .filter(|(from, until)| from < until)
+        .collect();
+    spans.sort_unstable();
+    let mut covered_until = since;
+    let mut blind = 0;
+    for (from, until) in spans {
+        blind += until.ms_since(from.max(covered_until)).max(0);
+        covered_until = covered_until.max(until);
     }
+    blind
 }
 
 /// From when on a message counts as delivered: its receipt, or on channels without receipts a day after acceptance without a bounce.
@@ -124,16 +128,40 @@ fn counts_as_delivered_from(found: &Try) -> Option<Timestamp> {
     }
 }
 
-/// The second check, before the commit, from the run and the posting alone.
-pub(super) fn is_covered(run: &Run, posting: &Posting) -> bool {
-    let is_its_run = posting.rule.as_ref() == Some(&run.rule) && posting.run == Some(run.number);
-    is_its_run
-        && run.steps.iter().any(|step| match step {
-            StepState::Sent { tries, notice: Some(notice) } => {
-                let by = tries.iter().find(|t| Some(t.message) == posting.notice);
-                let delivered = by.and_then(counts_as_delivered_from).is_some_and(|from| from <= posting.at);
-                delivered && -posting.amount <= notice.amount && posting.at >= notice.not_before
-            }
-            _ => false,
-        })
+/// The second check, before the commit: what a deduction breaks, told from the posting, its run and the person as they would be
+/// written. Who decided it is not asked.
+pub(super) fn broken(ctx: &Context<'_>, profile: &Profile, runs: &[Run], posting: &Posting) -> Option<&'static str> {
+    let of_it = |run: &&Run| posting.rule.as_ref() == Some(&run.rule) && posting.run == Some(run.number);
+    let Some(run) = runs.iter().find(of_it) else { return Some("has no run") };
+    let by = run.steps.iter().find_map(|step| match step {
+        StepState::Sent { tries, notice } => Some((tries.iter().find(|t| Some(t.message) == posting.notice)?, *notice)),
+        _ => None,
+    });
+    let Some((found, Some(notice))) = by else { return Some("has no notice that announced it") };
+    if counts_as_delivered_from(found).is_none_or(|from| posting.at < from) {
+        return Some("has no delivered notice");
+    }
+    if -posting.amount > notice.amount {
+        return Some("takes more than its notice announced");
+    }
+    if posting.at < notice.not_before {
+        return Some("comes before the date that its notice announced");
+    }
+    let is_its_step = |step: &&Step| posting.step.as_ref() == Some(&step.id);
+    let Some(rule) = ctx.rule_of(run) else { return Some("is of a rule that is not live") };
+    let Some(Action::Take(take)) = rule.steps.iter().find(is_its_step).map(|step| &step.action) else {
+        return Some("is of a step that takes nothing");
+    };
+    let accepted = found.accepted_at.unwrap_or(found.at);
+    let over = grace(ctx, profile, take).after(accepted, &ctx.rules.policy.zone_of(profile));
+    if posting.at < over.plus_ms(blind_ms(ctx, accepted, posting.at)) {
+        return Some("comes within the grace after its notice, or while nobody could have seen the person return");
+    }
+    let of_its_stage = |take: &&Take| {
+        Some(&take.rule) == posting.rule.as_ref()
+            && Some(&take.step) == posting.step.as_ref()
+            && Some(take.silence_since) == run.silence_since
+    };
+    let once = profile.wallet.takes.iter().filter(of_its_stage).count() <= 1;
+    (!once).then_some("is the second of its stage in one silence")
 }

@@ -4,8 +4,9 @@
 //! `substr` cuts up: a call costs the same hop to SQLite's thread for one row as for a thousand. And where several statements
 //! need nothing from each other they travel as one script with shared parameters.
 //!
-//! A second process is refused by a lock of the operating system on a file beside the database; therefore every claim found at
-//! the start is void.
+//! A second process that would write is refused by a lock of the operating system on a file beside the database; therefore every claim
+//! found at the start is void. Who only looks ([`SqliteStore::open_to_read`]) needs no lock: readers see the last commit while the
+//! writer goes on.
 
 mod append;
 mod decisions;
@@ -34,8 +35,8 @@ use self::world::WorldCache;
 use self::writer::{Work, Writer};
 use super::{
     Appended, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq, History, Identity, IntentCommit, Look,
-    MessageResult, MessageRow, NewEvent, PauseScope, ProfileId, Publication, Published, Recorded, SourceHour, Store, StoreError,
-    StoredProfile, WorldView,
+    MessageResult, MessageRow, NewEvent, PauseScope, ProfileId, ProfilePage, Publication, Published, Recorded, SourceHour, Store,
+    StoreError, StoredProfile, WorldView,
 };
 use crate::engine::action::MessageId;
 use crate::engine::decide::Pause;
@@ -62,8 +63,8 @@ struct Shared {
     generation: AtomicI64,
     world_version: AtomicI64,
     profiles: AtomicU64,
-    /// Held as long as anybody uses the store: the lock against a second process.
-    _lock: std::fs::File,
+    /// Held as long as anybody uses the store: the lock against a second process. Who only reads takes none.
+    _lock: Option<std::fs::File>,
 }
 
 impl Shared {
@@ -79,6 +80,12 @@ impl SqliteStore {
     /// Opens the database, creating it if need be. The first to open it names its environment; see [`Store::environment`].
     pub async fn open(path: &Path, environment: &str) -> Result<Self, StoreError> {
         Self::open_with(Options::new(path, environment)).await
+    }
+
+    /// Opens an existing database to look at it: beside a process that writes, and where nothing can be written. Nothing is changed,
+    /// migrated or taken over; whatever would write is refused. What [`Store::world`] said once it says again.
+    pub async fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        open::to_read(path).await
     }
 
     /// Waits until everything is written and the files are closed, so that another process may open them. Other clones are useless
@@ -230,7 +237,7 @@ impl Store for SqliteStore {
         reads::profile(&self.readers, id).await.map_err(|e| self.failed(e))
     }
 
-    async fn profiles(&self, after: Option<ProfileId>, limit: usize) -> Result<Vec<StoredProfile>, StoreError> {
+    async fn profiles(&self, after: Option<ProfileId>, limit: usize) -> Result<ProfilePage, StoreError> {
         reads::profiles(&self.readers, after, limit).await.map_err(|e| self.failed(e))
     }
 

@@ -1,6 +1,7 @@
 //! Opening: the lock against a second process, the connections, the migrations, and what the last process left behind.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,8 +10,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlSafeStr as _, SqliteConnection};
+use sqlx::{ConnectOptions as _, SqlSafeStr as _, Sqlite, SqliteConnection, SqlitePool};
 
 use super::memory::{Memory, Numbers};
 use super::rows::Fields;
@@ -71,11 +73,15 @@ const LOG_BYTES_MAX: &str = "67108864";
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
+/// Connections of a command that only looks.
+const READERS_WHO_LOOK: u32 = 2;
+
 /// Tables of somebody else's database: it has some, and none of ours that tells of migrations.
 pub(super) const FOREIGN_TABLES: &str = "select count(*) as count from sqlite_master
     where type = 'table' and not exists (select 1 from sqlite_master where name = '_sqlx_migrations')";
 pub(super) const NAME_ENVIRONMENT: &str = "insert into environment (id, name) values (1, $1) on conflict (id) do nothing";
 pub(super) const ENVIRONMENT: &str = "select name from environment where id = 1";
+pub(super) const SCHEMA: &str = "select coalesce(max(version), 0) from _sqlx_migrations";
 pub(super) const COUNT_BOOT: &str = "update counters set value = value + 1 where name = 'boots' returning value";
 /// Every claim of an earlier process is void, its count is not; leased messages are queued again. What was `sending` stays:
 /// nobody knows whether it went out (see `interrupted`).
@@ -107,13 +113,66 @@ impl SqliteStore {
             generation: AtomicI64::new(memory.numbers.generation),
             world_version: AtomicI64::new(memory.numbers.world),
             profiles: AtomicU64::new(memory.numbers.profiles),
-            _lock: lock,
+            _lock: Some(lock),
         });
         let (writer, task) = Writer::start(connection, memory, Arc::clone(&shared));
         let store = SqliteStore { writer, readers, shared, task: Arc::new(std::sync::Mutex::new(Some(task))) };
         super::rules::finish_first_looks(&store).await?;
         Ok(store)
     }
+}
+
+/// See [`SqliteStore::open_to_read`].
+pub(super) async fn to_read(path: &Path) -> Result<SqliteStore, StoreError> {
+    let (readers, mut connection) = connect_to_read(path).await?;
+    refuse_foreign(&mut connection, path).await?;
+    let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
+    let row = sqlx::query(SCHEMA).fetch_one(&mut *connection).await.map_err(|e| unopened(path, format!("it holds no tables: {e}")))?;
+    let found: i64 = Fields::of("_sqlx_migrations", &row).next("version")?;
+    match found.cmp(&known) {
+        Ordering::Greater => return Err(StoreError::Newer { path: path.to_owned(), found, known }),
+        Ordering::Less => return Err(StoreError::Older { path: path.to_owned(), found, known }),
+        Ordering::Equal => {}
+    }
+    let row = sqlx::query(ENVIRONMENT).fetch_one(&mut *connection).await?;
+    let environment = Fields::of("environment", &row).next("name")?;
+    let row = sqlx::query(NUMBERS).fetch_one(&mut *connection).await?;
+    let mut fields = Fields::of("profiles", &row);
+    let (_last_profile, _last_event): (i64, i64) = (fields.next("id")?, fields.next("seq")?);
+    let profiles = fields.count("count")?;
+    drop(connection);
+    let shared = Arc::new(Shared {
+        path: path.to_owned(),
+        environment,
+        first_epoch: i64::MAX,
+        world: WorldCache::default(),
+        generation: AtomicI64::new(0),
+        world_version: AtomicI64::new(0),
+        profiles: AtomicU64::new(profiles),
+        _lock: None,
+    });
+    Ok(SqliteStore { writer: Writer::refusing(), readers, shared, task: Arc::default() })
+}
+
+/// Connections that can only read. Where not even SQLite's own files beside the database can be made (a read-only mount), the file is
+/// read as one that nobody changes; but not while its log holds what is not in it yet.
+async fn connect_to_read(path: &Path) -> Result<(SqlitePool, PoolConnection<Sqlite>), StoreError> {
+    let options = connect_options(&Options::new(path, "")).read_only(true).create_if_missing(false);
+    let pool = |options| SqlitePoolOptions::new().max_connections(READERS_WHO_LOOK).connect_lazy_with(options);
+    let readers = pool(options.clone());
+    let error = match readers.acquire().await {
+        Ok(connection) => return Ok((readers, connection)),
+        Err(error) => error,
+    };
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if Path::new(&log).metadata().is_ok_and(|log| log.len() > 0) {
+        let reason = format!("{error}; what its log `{}` holds is not in it yet: copy both to where they can be written", log.display());
+        return Err(unopened(path, reason));
+    }
+    let readers = pool(options.immutable(true));
+    let connection = readers.acquire().await.map_err(|_| unopened(path, error))?;
+    Ok((readers, connection))
 }
 
 fn unopened(path: &Path, error: impl std::fmt::Display) -> StoreError {

@@ -10,7 +10,8 @@ use crate::engine::action::{Channel, Entry, ExposureRecord, MessageId, MessageSt
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::store::{
-    Attempt, Counts, EntryRow, EventRow, EventSeq, History, Identity, MessageRow, ProfileId, StoreError, StoredProfile, dump as text,
+    Attempt, ConsentRecord, Counts, EntryRow, EventRow, EventSeq, History, Identity, MessageRow, ProfileId, ProfilePage, StoreError,
+    StoredProfile, dump as text,
 };
 
 pub(super) const NEXT_DUE: &str = "select min(due_at) from (
@@ -55,7 +56,8 @@ pub(super) async fn find_profile(readers: &SqlitePool, identity: &Identity) -> R
     row.map(|row| Ok(ProfileId(Fields::of("identities", &row).next("profile_id")?))).transpose()
 }
 
-pub(super) const PROFILES: &str = "select p.id, p.version, p.due_at, p.absorbed_seq, p.quarantined_at, p.quarantined_because, p.state
+pub(super) const PROFILES: &str =
+    "select p.id, p.key, p.version, p.due_at, p.absorbed_seq, p.quarantined_at, p.quarantined_because, p.state
     from profiles p where p.id > $1 order by p.id limit $2";
 pub(super) const WAITING: &str = concat!(
     "select e.profile_id, ",
@@ -65,24 +67,30 @@ pub(super) const WAITING: &str = concat!(
 );
 
 pub(super) async fn profile(readers: &SqlitePool, id: ProfileId) -> Result<Option<StoredProfile>, StoreError> {
-    let found = profiles(readers, Some(ProfileId(id.0.saturating_sub(1))), 1).await?;
-    Ok(found.into_iter().next().filter(|profile| profile.id == id))
+    let page = profiles(readers, Some(ProfileId(id.0.saturating_sub(1))), 1).await?;
+    if let Some((_, _, error)) = page.unreadable.into_iter().find(|(unreadable, _, _)| *unreadable == id) {
+        return Err(error);
+    }
+    Ok(page.profiles.into_iter().next().filter(|profile| profile.id == id))
 }
 
-pub(super) async fn profiles(readers: &SqlitePool, after: Option<ProfileId>, limit: usize) -> Result<Vec<StoredProfile>, StoreError> {
+pub(super) async fn profiles(readers: &SqlitePool, after: Option<ProfileId>, limit: usize) -> Result<ProfilePage, StoreError> {
     // one snapshot: what waits must be what the state has not absorbed
     let mut snapshot = readers.begin().await?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = sqlx::query(PROFILES).bind(after.map_or(0, |id| id.0)).bind(limit).fetch_all(&mut *snapshot).await?;
-    let (mut profiles, mut absorbed) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    let (mut page, mut absorbed) = (ProfilePage::default(), Vec::with_capacity(rows.len()));
     for row in &rows {
         let mut fields = Fields::of("profiles", row);
-        let id = ProfileId(fields.next("id")?);
-        let (version, due_at) = (fields.next("version")?, fields.due("due_at")?);
-        absorbed.push((id.0, fields.next::<i64>("absorbed_seq")?));
-        let (at, because) = (fields.optional_instant("quarantined_at")?, fields.next::<Option<String>>("quarantined_because")?);
-        let quarantined = at.map(|at| (at, because.unwrap_or_default()));
-        profiles.push(StoredProfile { id, version, profile: fields.state("state")?, due_at, waiting: Vec::new(), quarantined });
+        let (id, key) = (ProfileId(fields.next("id")?), fields.name("key")?);
+        page.last = Some(id);
+        match stored_profile(id, &mut fields) {
+            Ok((profile, seq)) => {
+                absorbed.push((id.0, seq));
+                page.profiles.push(profile);
+            }
+            Err(error) => page.unreadable.push((id, key, error)),
+        }
     }
     let mut waiting = BTreeMap::<ProfileId, Vec<_>>::new();
     for row in sqlx::query(WAITING).bind(json(&absorbed)?).fetch_all(&mut *snapshot).await? {
@@ -90,10 +98,20 @@ pub(super) async fn profiles(readers: &SqlitePool, after: Option<ProfileId>, lim
         let id = ProfileId(fields.next("profile_id")?);
         waiting.entry(id).or_default().push(event(&mut fields)?);
     }
-    for profile in &mut profiles {
+    for profile in &mut page.profiles {
         profile.waiting = waiting.remove(&profile.id).unwrap_or_default();
     }
-    Ok(profiles)
+    Ok(page)
+}
+
+/// A row of `PROFILES` from its version on, and up to which event it has absorbed.
+fn stored_profile(id: ProfileId, fields: &mut Fields<'_>) -> Result<(StoredProfile, i64), StoreError> {
+    let (version, due_at) = (fields.next("version")?, fields.due("due_at")?);
+    let absorbed = fields.next("absorbed_seq")?;
+    let (at, because) = (fields.optional_instant("quarantined_at")?, fields.next::<Option<String>>("quarantined_because")?);
+    let quarantined = at.map(|at| (at, because.unwrap_or_default()));
+    let profile = fields.state("state")?;
+    Ok((StoredProfile { id, version, profile, due_at, waiting: Vec::new(), quarantined }, absorbed))
 }
 
 // ------------------------------------------------------------------------------------------------------------- history
@@ -114,10 +132,14 @@ pub(super) const EXPOSURES_OF: &str = "select rule, run_key, run, exposed_at, he
 pub(super) const MESSAGES_OF: &str = concat!(
     "select ",
     message_columns!(),
-    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes from messages m where m.profile_id = $1 order by m.decided_at, m.id"
+    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes, m.attempts from messages m where m.profile_id = $1 order by m.decided_at, m.id"
 );
 pub(super) const ATTEMPTS_OF: &str = "select message_id, number, worker, started_at, ended_at, outcome, provider_id, detail
     from attempts where profile_id = $1 order by message_id, number";
+
+pub(super) const IDENTITIES_OF: &str = "select kind, value from identities where profile_id = $1 order by kind, value";
+pub(super) const CONSENTS_OF: &str = "select event_id, source, purpose, channel, granted, occurred_at
+    from consents where profile_id = $1 order by event_seq";
 
 pub(super) async fn history(readers: &SqlitePool, id: ProfileId) -> Result<History, StoreError> {
     let mut snapshot = readers.begin().await?;
@@ -140,7 +162,34 @@ pub(super) async fn history(readers: &SqlitePool, id: ProfileId) -> Result<Histo
     let rows = sqlx::query(MESSAGES_OF).bind(id.0).fetch_all(&mut *snapshot).await?;
     history.messages = rows.iter().map(message_row).collect::<Result<_, _>>()?;
     add_attempts(&mut history.messages, id, &mut snapshot).await?;
+    for row in sqlx::query(IDENTITIES_OF).bind(id.0).fetch_all(&mut *snapshot).await? {
+        let mut fields = Fields::of("identities", &row);
+        history.identities.push(fields.word("kind", identity_kind)?(fields.name("value")?));
+    }
+    for row in sqlx::query(CONSENTS_OF).bind(id.0).fetch_all(&mut *snapshot).await? {
+        history.consents.push(consent(&row)?);
+    }
     Ok(history)
+}
+
+fn identity_kind(kind: &str) -> Option<fn(Name) -> Identity> {
+    match kind {
+        "user" => Some(Identity::User),
+        "anonymous" => Some(Identity::Anonymous),
+        _ => None,
+    }
+}
+
+fn consent(row: &SqliteRow) -> Result<ConsentRecord, StoreError> {
+    let mut fields = Fields::of("consents", row);
+    Ok(ConsentRecord {
+        event: fields.name("event_id")?,
+        source: fields.name("source")?,
+        purpose: fields.name("purpose")?,
+        channel: fields.name("channel")?,
+        granted: fields.next("granted")?,
+        occurred_at: fields.instant("occurred_at")?,
+    })
 }
 
 fn posting(row: &SqliteRow) -> Result<Posting, StoreError> {
@@ -198,6 +247,7 @@ fn message_row(row: &SqliteRow) -> Result<MessageRow, StoreError> {
         because: fields.next::<Option<&str>>("because")?.map(Name::from),
         changed_at: fields.instant("changed_at")?,
         outcomes: fields.count("outcomes")?,
+        tries: fields.count("attempts")?,
         attempts: Vec::new(),
     })
 }
@@ -227,7 +277,7 @@ async fn add_attempts(messages: &mut [MessageRow], id: ProfileId, connection: &m
 pub(super) const MESSAGES: &str = concat!(
     "select ",
     message_columns!(),
-    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes from json_each($1) j join messages m on m.id = unhex(j.value)"
+    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes, m.attempts from json_each($1) j join messages m on m.id = unhex(j.value)"
 );
 
 pub(super) async fn messages(readers: &SqlitePool, ids: &[MessageId]) -> Result<Vec<MessageRow>, StoreError> {

@@ -33,9 +33,9 @@ pub(super) struct Tx<'t> {
     pub memory: &'t mut Memory,
 }
 
-/// The way to the writer's task.
+/// The way to the writer's task; none in a store that was opened to read.
 #[derive(Clone)]
-pub(super) struct Writer(mpsc::Sender<Order>);
+pub(super) struct Writer(Option<mpsc::Sender<Order>>);
 
 enum Order {
     Write(Box<dyn Piece>),
@@ -47,7 +47,12 @@ impl Writer {
     pub fn start(connection: SqliteConnection, memory: Memory, shared: Arc<Shared>) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let task = tokio::spawn(run(connection, memory, shared, receiver));
-        (Writer(sender), task)
+        (Writer(Some(sender)), task)
+    }
+
+    /// Refuses whatever is submitted: nothing is written through it.
+    pub fn refusing() -> Self {
+        Writer(None)
     }
 
     /// Waits until the work is on disk.
@@ -55,14 +60,17 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let piece = Box::new(Submitted { work, done: None, reply });
         let stopped = || StoreError::Unavailable("the writer has stopped".into());
-        self.0.send(Order::Write(piece)).await.map_err(|_| stopped())?;
+        let queue = self.0.as_ref().ok_or_else(|| StoreError::Unavailable("it was opened to read only".into()))?;
+        queue.send(Order::Write(piece)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
     /// Lets the task end after what queued before.
     pub async fn stop(&self) {
-        // an error means that it has ended already
-        let _ended = self.0.send(Order::Stop).await;
+        if let Some(queue) = &self.0 {
+            // an error means that it has ended already
+            let _ended = queue.send(Order::Stop).await;
+        }
     }
 }
 

@@ -798,8 +798,8 @@ pub async fn counts_and_pages_tell_the_same(h: &dyn Harness) {
     let (mut after, mut seen) = (None, 0);
     loop {
         let page = store.profiles(after, 10).await.expect("read");
-        let Some(last) = page.last() else { break };
-        (after, seen) = (Some(last.id), seen + page.len());
+        let Some(last) = page.last else { break };
+        (after, seen) = (Some(last), seen + page.profiles.len());
     }
     assert_eq!(seen, 25);
     let first = store.entries(0, 30).await.expect("read");

@@ -2,5 +2,5 @@
 
 mod encoding;
 mod exercise;
-mod given;
+pub mod given;
 mod sqlite;

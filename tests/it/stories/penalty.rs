@@ -1,11 +1,16 @@
 //! The penalty: announced, taken, given back; and everything that must keep it from happening.
 
-use rekindle::engine::action::Channel;
+use std::collections::HashMap;
+
+use rekindle::engine::action::{Channel, PostingKind};
+use rekindle::engine::decide::{Context, Decision, World};
+use rekindle::engine::profile::StepState;
 use rekindle::engine::time::Timestamp;
 use rekindle::simulate::Receipt;
 use serde_json::json;
 
 use super::stage::{OPEN_POLICY, Story};
+use crate::store::given::decision;
 
 const ONE_STAGE: &str = r#"
 rekindle: 1
@@ -147,4 +152,51 @@ fn promise_i10_a_quiet_source_holds_entries_and_penalties() {
     story.timeline.look_again();
     story.until("2026-02-17T10:00");
     insta::assert_snapshot!("quiet_source_repaired", story.dump());
+}
+
+/// The check before the commit stands by itself: what decides may be wrong, and the deduction is refused all the same.
+#[test]
+fn promise_i10_the_second_check_refuses_what_the_first_let_through() {
+    type Change = fn(&mut Decision, &mut World);
+    let mut story = one_buyer(TWO_STAGES);
+    story.until("2026-02-11T00:00");
+    let person = story.person("anna");
+    let taken = person.postings.iter().find(|posting| posting.kind == PostingKind::Take).expect("the first stage was taken").clone();
+    let run = person.profile.runs.first().expect("the run goes on").clone();
+    let older = HashMap::new();
+    let said = |change: Change| {
+        let mut world = story.timeline.world.clone();
+        let mut decision =
+            Decision { postings: vec![taken.clone()], taking: vec![run.clone()], ..decision(person.profile.clone(), taken.at) };
+        change(&mut decision, &mut world);
+        let ctx = Context { rules: story.timeline.rules(), older: &older, world: &world };
+        decision.check_promises(&ctx).err().unwrap_or_default()
+    };
+    assert_eq!(said(|_, _| {}), "");
+    let changes: [(Change, &str); 7] = [
+        (|d, _| d.postings[0].notice = None, "has no notice"),
+        (|d, _| d.taking.clear(), "has no run"),
+        (|d, _| d.postings[0].amount *= 10, "takes more than its notice announced"),
+        (|d, _| d.postings[0].at = d.postings[0].at.plus_ms(-1), "comes before the date"),
+        (
+            |d, _| {
+                // announced too early: the programme's grace counts all the same
+                d.postings[0].at = d.postings[0].at.plus_ms(-5 * 86_400_000);
+                let StepState::Sent { notice: Some(notice), .. } = &mut d.taking[0].steps[0] else { panic!("a notice") };
+                notice.not_before = d.postings[0].at;
+            },
+            "comes within the grace",
+        ),
+        (|d, world| world.downtime.push((d.postings[0].at.plus_ms(-4 * 86_400_000), d.postings[0].at)), "while nobody could have seen"),
+        (
+            |d, _| {
+                let again = d.profile.wallet.takes[0].clone();
+                d.profile.wallet.takes.push(again);
+            },
+            "is the second of its stage in one silence",
+        ),
+    ];
+    for (change, expected) in changes {
+        assert!(said(change).contains(expected), "{expected}: {}", said(change));
+    }
 }

@@ -1,122 +1,43 @@
-//! `rekindle doctor`: state is a fold of facts, so it can be recomputed. Everybody's facts are absorbed anew, the ledger is added up,
-//! caps are counted from the attempts, runs from the log, sums from their parts; whatever differs from what is stored is said, with
-//! its place. Nothing is changed.
-//!
-//! What it cannot recompute: what a rule decided (that took the world of its instant; `explain` shows it). It checks that every
-//! decision left the traces that belong together.
+//! One person under examination: every part of the row that is a fold of facts, folded anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
-use super::{ExitCode, Format, database};
+use super::{Finding, Report};
 use crate::engine::absorb::absorb;
-use crate::engine::action::{MessageId, MessageState, PostingKind, What};
+use crate::engine::action::{MessageState, PostingKind, What};
+use crate::engine::decide::{self, Context};
 use crate::engine::event::{Event, EventKind};
+use crate::engine::gate::holdout;
 use crate::engine::points;
-use crate::engine::profile::{Name, Profile};
+use crate::engine::profile::{Exposure, Name, Profile};
 use crate::engine::rule::{Action, Cap, CapWindow, RuleSet, Step};
 use crate::engine::time::{Timestamp, Zone};
-use crate::store::{Counts, History, MessageRow, Store, StoredProfile};
-
-/// Profiles read at a time.
-const PAGE: usize = 200;
-/// So many findings are printed; all are counted, and JSON has them all.
-const SHOWN: usize = 50;
-
-/// Recompute everything from the facts on record and compare: exit code 1 says that something differs
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  $ rekindle doctor --dir rekindle-demo")]
-pub struct Args {
-    #[command(flatten)]
-    pub database: database::Args,
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-}
-
-/// Something that is not as the facts say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The person's key; empty for what concerns everybody.
-    pub user: Name,
-    /// What was compared: `facts`, `ledger`, `caps`, `runs`, `messages`, `due`, `sums`.
-    pub what: &'static str,
-    pub detail: String,
-}
-
-/// What was looked at, and what was found.
-#[derive(Debug, Default)]
-pub struct Report {
-    pub profiles: u64,
-    pub events: u64,
-    pub postings: u64,
-    pub messages: u64,
-    pub findings: Vec<Finding>,
-}
-
-pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let opened = args.database.open().await?;
-    let rules = database::live_rules(&opened.store).await?;
-    let report = examine(&opened.store, &rules).await?;
-    opened.store.close().await;
-    match args.format {
-        Format::Json => println!("{:#}", report.to_json()),
-        Format::Text => print!("{}", report.to_text()),
-    }
-    Ok(if report.findings.is_empty() { ExitCode::Fine } else { ExitCode::Finding })
-}
-
-/// Looks at everybody, then at the sums.
-pub async fn examine(store: &dyn Store, rules: &RuleSet) -> anyhow::Result<Report> {
-    let counts = store.counts().await?;
-    let bar = ProgressBar::new(counts.profiles);
-    bar.set_style(
-        ProgressStyle::with_template("{bar:30} {percent:>3} %  {pos} of {len} people  {eta} to go").context("the bar's template")?,
-    );
-    let mut report = Report::default();
-    let mut sums = Sums::default();
-    let mut after = None;
-    loop {
-        let page = store.profiles(after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.id);
-        for stored in &page {
-            let history = store.history(stored.id).await?;
-            sums.add(&history);
-            report.profiles += 1;
-            report.events += history.events.len() as u64;
-            report.postings += history.postings.len() as u64;
-            report.messages += history.messages.len() as u64;
-            Person { rules, stored, history: &history, report: &mut report }.examine();
-        }
-        bar.inc(page.len() as u64);
-    }
-    bar.finish_and_clear();
-    sums.compare(&counts, &mut report);
-    Ok(report)
-}
+use crate::store::{ConsentRecord, EntryRow, History, Identity, MessageRow, StoredProfile};
 
 /// One person under examination.
-struct Person<'a> {
-    rules: &'a RuleSet,
-    stored: &'a StoredProfile,
-    history: &'a History,
-    report: &'a mut Report,
+pub(super) struct Person<'a> {
+    pub ctx: &'a Context<'a>,
+    pub stored: &'a StoredProfile,
+    pub history: &'a History,
+    pub report: &'a mut Report,
 }
 
 impl Person<'_> {
-    fn examine(&mut self) {
+    pub fn examine(&mut self) {
         self.facts();
+        self.identities();
+        self.consents();
         self.ledger();
         self.caps();
         self.runs();
+        self.exposures();
         self.messages();
         self.due();
     }
 
-    fn find(&mut self, what: &'static str, detail: impl Into<String>) {
+    pub(super) fn find(&mut self, what: &'static str, detail: impl Into<String>) {
         self.report.findings.push(Finding { user: self.stored.profile.key.clone(), what, detail: detail.into() });
     }
 
@@ -126,8 +47,8 @@ impl Person<'_> {
         let mut events: Vec<&Event> = self.history.events.iter().filter(|(_, absorbed)| *absorbed).map(|(event, _)| event).collect();
         events.sort_by(|a, b| a.order_key().cmp(&b.order_key()));
         let mut again = Profile::new(&stored.key);
-        events.iter().for_each(|event| absorb(&mut again, event, self.rules.names()));
-        let by_rules = attributes_set_by_rules(self.rules);
+        events.iter().for_each(|event| absorb(&mut again, event, self.ctx.rules.names()));
+        let by_rules = attributes_set_by_rules(self.ctx.rules);
         let attributes = |profile: &Profile| {
             profile
                 .attributes
@@ -163,6 +84,29 @@ impl Person<'_> {
         }
     }
 
+    /// Under the identity a person was created by, a sender must find this person again.
+    fn identities(&mut self) {
+        let key = &self.stored.profile.key;
+        let own = |identity: &Identity| matches!(identity, Identity::User(value) | Identity::Anonymous(value) if value == key);
+        if !self.history.identities.iter().any(own) {
+            self.find("identities", "no identity leads to this person any more: new events of the same person would make another");
+        }
+    }
+
+    /// Each consent event has its proof, and no proof speaks of an event that never was.
+    fn consents(&mut self) {
+        let events = self.history.events.iter().map(|(event, _)| event).filter(|event| event.kind == EventKind::Consent);
+        let said: BTreeSet<ConsentRecord> = events.map(proof_of).collect();
+        let kept: BTreeSet<ConsentRecord> = self.history.consents.iter().cloned().collect();
+        for record in said.difference(&kept) {
+            let detail = format!("the consent event `{}` has no proof that says the same", record.event);
+            self.find("consents", detail);
+        }
+        for record in kept.difference(&said) {
+            self.find("consents", format!("the proof of `{}` says what no event on record says", record.event));
+        }
+    }
+
     fn ledger(&mut self) {
         let postings = &self.history.postings;
         if postings.len() != self.stored.profile.postings as usize {
@@ -185,12 +129,12 @@ impl Person<'_> {
 
     /// No cap of the live set was exceeded by messages decided under it.
     fn caps(&mut self) {
-        let zone = self.rules.policy.zone_of(&self.stored.profile);
+        let zone = self.ctx.rules.policy.zone_of(&self.stored.profile);
         let reached: Vec<(&MessageRow, Timestamp)> = self.history.messages.iter().filter_map(|row| Some((row, reached_at(row)?))).collect();
-        for cap in &self.rules.policy.caps {
+        for cap in &self.ctx.rules.policy.caps {
             let mut instants: Vec<Timestamp> = reached.iter().filter(|(row, _)| self.counts_against(cap, row)).map(|(_, at)| *at).collect();
             instants.sort_unstable();
-            if let Some((at, count)) = exceeded(cap, &instants, &zone, self.rules) {
+            if let Some((at, count)) = exceeded(cap, &instants, &zone, self.ctx.rules) {
                 self.find("caps", format!("cap `{}` allows {}, at {at} there were {count}", cap.id, cap.max));
             }
         }
@@ -198,8 +142,8 @@ impl Person<'_> {
 
     fn counts_against(&self, cap: &Cap, row: &MessageRow) -> bool {
         let message = &row.message;
-        let tags = self.rules.rule(&message.rule).map(|rule| rule.tags.as_slice()).unwrap_or_default();
-        message.version == self.rules.version
+        let tags = self.ctx.rules.rule(&message.rule).map(|rule| rule.tags.as_slice()).unwrap_or_default();
+        message.version == self.ctx.rules.version
             && (cap.channels.is_empty() || cap.channels.contains(&message.channel))
             && (cap.categories.is_empty() || cap.categories.contains(&message.category))
             && (cap.tags.is_empty() || cap.tags.iter().any(|tag| tags.contains(tag)))
@@ -242,28 +186,56 @@ impl Person<'_> {
         }
     }
 
-    /// One message per dedupe key, and every open one due in time and with its slot.
-    fn messages(&mut self) {
-        let mut keys: BTreeMap<u128, MessageId> = BTreeMap::new();
-        for row in &self.history.messages {
-            let message = &row.message;
-            if let Some(other) = keys.insert(message.dedupe_key, message.id) {
-                self.find(
-                    "messages",
-                    format!(
-                        "{} and {other} have the same key: rule `{}`, run {}, step `{}`",
-                        message.id, message.rule, message.run, message.step
-                    ),
-                );
-            }
-            if row.state.is_open() && message.due_at > message.expires_at {
-                self.find("messages", format!("{} is {} and due after its deadline", message.id, row.state.name()));
-            }
-            let has_slot = self.stored.profile.slots.iter().any(|slot| slot.message == message.id);
-            if row.state.is_open() && !has_slot {
-                self.find("messages", format!("{} is {} and holds no slot", message.id, row.state.name()));
+    /// Every run that was asked is on one side, for good: by the row, by the log, and by the stable hash that chose it.
+    fn exposures(&mut self) {
+        let exposures = &self.history.exposures;
+        let of = |rule: &Name, run: u32| exposures.iter().find(|exposure| exposure.rule == *rule && exposure.run == run);
+        let mut found = Vec::new();
+        for run in &self.stored.profile.runs {
+            let stored = run.exposure.map(|side| side == Exposure::HeldOut);
+            if of(&run.rule, run.number).map(|exposure| exposure.held_out) != stored {
+                found.push(format!(
+                    "rule `{}`, run {}: the row says {}, the record {}",
+                    run.rule,
+                    run.number,
+                    side(stored),
+                    side(of(&run.rule, run.number).map(|exposure| exposure.held_out))
+                ));
             }
         }
+        for row in &self.history.entries {
+            let entry = &row.entry;
+            let treats = self.ctx.set(row.rules_version).and_then(|set| set.rule(&entry.rule)).is_some_and(|rule| rule.treats);
+            if entry.what == What::Queued && treats && of(&entry.rule, entry.run).is_none() {
+                found.push(format!(
+                    "rule `{}`, run {}: a message was queued and nobody asked on which side the run is",
+                    entry.rule, entry.run
+                ));
+            }
+        }
+        for exposure in exposures {
+            let begun =
+                |row: &&EntryRow| row.entry.what == What::Entered && row.entry.rule == exposure.rule && row.entry.run == exposure.run;
+            let Some(begun) = self.history.entries.iter().find(begun) else {
+                found.push(format!(
+                    "rule `{}`, run {}: it is {} and never began",
+                    exposure.rule,
+                    exposure.run,
+                    side(Some(exposure.held_out))
+                ));
+                continue;
+            };
+            // the holdout may have been another one in an older set, and changes for those who come later only
+            if begun.rules_version == self.ctx.rules.version
+                && let Some(rule) = self.ctx.rules.rule(&exposure.rule)
+                && let Some((by_hash, _)) = holdout::assign(self.ctx, rule, &self.stored.profile)
+                && (by_hash == Exposure::HeldOut) != exposure.held_out
+            {
+                let (said, is) = (side(Some(exposure.held_out)), side(Some(by_hash == Exposure::HeldOut)));
+                found.push(format!("rule `{}`, run {}: recorded as {said}, and the person's hash says {is}", exposure.rule, exposure.run));
+            }
+        }
+        found.into_iter().for_each(|detail| self.find("exposures", detail));
     }
 
     /// What waits makes its person due; who is set aside waits for somebody to look.
@@ -278,6 +250,38 @@ impl Person<'_> {
         {
             self.find("due", format!("an event received at {waiting} waits, and the next look is at {}", self.stored.due_at));
         }
+        let wanted = decide::next_due(self.ctx, &self.stored.profile);
+        if self.stored.due_at > wanted {
+            let next = if self.stored.due_at.is_forever() { "never".to_owned() } else { format!("at {}", self.stored.due_at) };
+            self.find("due", format!("something is due at {wanted}, and the next look is {next}"));
+        }
+    }
+}
+
+fn side(held_out: Option<bool>) -> &'static str {
+    match held_out {
+        Some(true) => "held out",
+        Some(false) => "treated",
+        None => "not asked",
+    }
+}
+
+/// What the proof of a consent event says.
+fn proof_of(event: &Event) -> ConsentRecord {
+    let text = |name: &str| Name::from(event.text_property(name).unwrap_or_default());
+    let granted = match event.property("granted") {
+        Some(Json::Bool(granted)) => *granted,
+        Some(Json::String(text)) => text == "true",
+        Some(Json::Number(number)) => number.as_i64() == Some(1),
+        _ => false,
+    };
+    ConsentRecord {
+        event: event.id.clone(),
+        source: event.source.clone(),
+        purpose: text("purpose"),
+        channel: text("channel"),
+        granted,
+        occurred_at: event.occurred_at,
     }
 }
 
@@ -324,87 +328,4 @@ fn exceeded(cap: &Cap, instants: &[Timestamp], zone: &Zone, rules: &RuleSet) -> 
         *count += 1;
         (*count > most).then_some((*at, *count))
     })
-}
-
-/// Sums over everybody, to be held against those that the database makes.
-#[derive(Debug, Default)]
-struct Sums {
-    events: u64,
-    entries: BTreeMap<(Name, Name, What), u64>,
-    messages: BTreeMap<(Name, Name, MessageState), u64>,
-    postings: BTreeMap<(PostingKind, Name), (u64, i64)>,
-    exposures: BTreeMap<(Name, bool), u64>,
-}
-
-impl Sums {
-    fn add(&mut self, history: &History) {
-        self.events += history.events.len() as u64;
-        for row in &history.entries {
-            *self.entries.entry((row.entry.rule.clone(), row.entry.step.clone(), row.entry.what)).or_default() += 1;
-        }
-        for row in &history.messages {
-            *self.messages.entry((row.message.rule.clone(), row.message.step.clone(), row.state)).or_default() += 1;
-        }
-        for posting in &history.postings {
-            let (count, points) = self.postings.entry((posting.kind, posting.class.clone())).or_default();
-            *count += 1;
-            *points += posting.amount;
-        }
-        for exposure in &history.exposures {
-            *self.exposures.entry((exposure.rule.clone(), exposure.held_out)).or_default() += 1;
-        }
-    }
-
-    fn compare(&self, counts: &Counts, report: &mut Report) {
-        let mut entries: BTreeMap<(Name, Name, What), u64> = BTreeMap::new();
-        for ((rule, step, what, _), count) in &counts.entries {
-            *entries.entry((rule.clone(), step.clone(), *what)).or_default() += count;
-        }
-        let mut messages: BTreeMap<(Name, Name, MessageState), u64> = BTreeMap::new();
-        for ((rule, step, _, state), count) in &counts.messages {
-            *messages.entry((rule.clone(), step.clone(), *state)).or_default() += count;
-        }
-        let differs = [
-            ("profiles", report.profiles != counts.profiles),
-            ("events", self.events != counts.events),
-            ("log entries", self.entries != entries),
-            ("messages", self.messages != messages),
-            ("postings", self.postings != counts.postings),
-            ("exposures", self.exposures != counts.exposures),
-        ];
-        for (part, _) in differs.into_iter().filter(|(_, differs)| *differs) {
-            let detail = format!("the database's sum of {part} is not what its people add up to");
-            report.findings.push(Finding { user: Name::from(""), what: "sums", detail });
-        }
-    }
-}
-
-impl Report {
-    pub fn to_json(&self) -> Json {
-        let findings: Vec<Json> = self.findings.iter().map(|f| json!({ "user": &*f.user, "what": f.what, "detail": f.detail })).collect();
-        json!({
-            "profiles": self.profiles, "events": self.events, "postings": self.postings, "messages": self.messages, "findings": findings,
-        })
-    }
-
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        for finding in self.findings.iter().take(SHOWN) {
-            let who = if finding.user.is_empty() { "everybody" } else { &*finding.user };
-            text.push_str(&format!("{who}: {}: {}\n", finding.what, finding.detail));
-        }
-        if self.findings.len() > SHOWN {
-            text.push_str(&format!("... and {} more (--format json has them all)\n", self.findings.len() - SHOWN));
-        }
-        let Report { profiles, events, postings, messages, .. } = self;
-        let outcome = match self.findings.len() {
-            0 => "all as the facts say".to_owned(),
-            1 => "1 finding".to_owned(),
-            count => format!("{count} findings"),
-        };
-        text.push_str(&format!(
-            "{profiles} people recomputed from {events} events; {postings} postings and {messages} messages checked: {outcome}\n"
-        ));
-        text
-    }
 }

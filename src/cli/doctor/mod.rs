@@ -1,0 +1,215 @@
+//! `rekindle doctor`: state is a fold of facts, so it can be recomputed. Everybody's facts are absorbed anew, the ledger is added up,
+//! caps are counted from the attempts, runs from the log, messages from their results, the next look from the state, sums from their
+//! parts; whatever differs from what is stored is said, with its place. Nothing is changed, so it runs beside whatever is at work.
+//!
+//! What it cannot recompute: what a rule decided (that took the world of its instant; `explain` shows it). It checks that every
+//! decision left the traces that belong together.
+
+mod messages;
+mod person;
+mod sums;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value as Json, json};
+
+use self::person::Person;
+use self::sums::Sums;
+use super::{ExitCode, Format, database};
+use crate::clock::{Clock as _, SystemClock};
+use crate::engine::decide::{Context, World};
+use crate::engine::profile::Name;
+use crate::engine::rule::RuleSet;
+use crate::rulebook::Rulebook;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{History, ProfileId, Store, StoredProfile};
+
+/// Profiles read at a time.
+const PAGE: usize = 200;
+/// So many findings are printed; all are counted, and JSON has them all.
+const SHOWN: usize = 50;
+
+/// Recompute everything from the facts on record and compare: exit code 1 says that something differs
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  $ rekindle doctor --dir rekindle-demo")]
+pub struct Args {
+    #[command(flatten)]
+    pub database: database::Args,
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Something that is not as the facts say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The person's key; empty for what concerns everybody.
+    pub user: Name,
+    /// What was compared: `facts`, `identities`, `consents`, `ledger`, `caps`, `runs`, `exposures`, `messages`, `due`, `sums`; `row`:
+    /// it cannot be read at all.
+    pub what: &'static str,
+    pub detail: String,
+}
+
+/// What was looked at, and what was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub profiles: u64,
+    pub events: u64,
+    pub postings: u64,
+    pub messages: u64,
+    /// No rules have gone live here: only facts could be checked.
+    pub without_rules: bool,
+    pub findings: Vec<Finding>,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let opened = args.database.open().await?;
+    let report = examine(&opened.store).await?;
+    opened.store.close().await;
+    match args.format {
+        Format::Json => println!("{:#}", report.to_json()),
+        Format::Text => print!("{}", report.to_text()),
+    }
+    Ok(if report.findings.is_empty() { ExitCode::Fine } else { ExitCode::Finding })
+}
+
+/// Looks at everybody, then at the sums.
+async fn examine(store: &SqliteStore) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    let mut sets = Sets::of(store, &mut report).await?;
+    let people = store.counts().await.map(|counts| counts.profiles).unwrap_or_default();
+    let bar = ProgressBar::new(people);
+    bar.set_style(
+        ProgressStyle::with_template("{bar:30} {percent:>3} %  {pos} of {len} people  {eta} to go").context("the bar's template")?,
+    );
+    let mut sums = Some(Sums::default());
+    let mut after = None;
+    loop {
+        let page = store.profiles(after, PAGE).await?;
+        let Some(last) = page.last else { break };
+        after = Some(last);
+        bar.inc((page.profiles.len() + page.unreadable.len()) as u64);
+        for (id, key, error) in page.unreadable {
+            report.find(&key, "row", error.to_string());
+            // what else there is of this person counts all the same
+            add_history(store, id, &key, &mut sums, &mut report).await;
+        }
+        sets.learn(store, &page.profiles, &mut report).await;
+        for stored in &page.profiles {
+            let Some(history) = add_history(store, stored.id, &stored.profile.key, &mut sums, &mut report).await else { continue };
+            Person { ctx: &sets.context(), stored, history: &history, report: &mut report }.examine();
+        }
+    }
+    bar.finish_and_clear();
+    match (sums, store.counts().await) {
+        (Some(sums), Ok(counts)) => sums.compare(&counts, &mut report),
+        (None, Ok(_)) => {}
+        (_, Err(error)) => report.find("", "sums", error.to_string()),
+    }
+    Ok(report)
+}
+
+/// One person's history, counted; none if it cannot be read, which is said, and then sums say nothing any more.
+async fn add_history(store: &SqliteStore, id: ProfileId, key: &Name, sums: &mut Option<Sums>, report: &mut Report) -> Option<History> {
+    report.profiles += 1;
+    match store.history(id).await {
+        Ok(history) => {
+            if let Some(sums) = sums {
+                sums.add(&history);
+            }
+            report.events += history.events.len() as u64;
+            report.postings += history.postings.len() as u64;
+            report.messages += history.messages.len() as u64;
+            Some(history)
+        }
+        Err(error) => {
+            *sums = None;
+            report.find(key, "row", error.to_string());
+            None
+        }
+    }
+}
+
+/// The rule sets that decided here, and the world.
+struct Sets {
+    live: Arc<RuleSet>,
+    older: HashMap<u64, Arc<RuleSet>>,
+    unreadable: BTreeSet<u64>,
+    world: Arc<World>,
+}
+
+impl Sets {
+    /// A database into which events were imported and where no rules have gone live yet has nothing to be held against rules.
+    async fn of(store: &SqliteStore, report: &mut Report) -> anyhow::Result<Self> {
+        let world = store.world(SystemClock.now()).await?.world;
+        let live = match store.current_version().await? {
+            Some(version) => database::rules_of(store, version).await?,
+            None => {
+                report.without_rules = true;
+                Rulebook::of(Vec::new()).set().context("no rules at all are a rule set too")?
+            }
+        };
+        Ok(Sets { live, older: HashMap::new(), unreadable: BTreeSet::new(), world })
+    }
+
+    /// Learns the sets that these people's runs began with.
+    async fn learn(&mut self, store: &SqliteStore, people: &[StoredProfile], report: &mut Report) {
+        let versions: BTreeSet<u64> = people.iter().flat_map(|stored| &stored.profile.runs).map(|run| run.version).collect();
+        for version in versions {
+            if version == self.live.version || self.older.contains_key(&version) || self.unreadable.contains(&version) {
+                continue;
+            }
+            match database::rules_of(store, version).await {
+                Ok(set) => drop(self.older.insert(version, set)),
+                Err(error) => {
+                    self.unreadable.insert(version);
+                    report.find("", "runs", format!("runs go by rule set {version:016x}: {error:#}"));
+                }
+            }
+        }
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context { rules: &self.live, older: &self.older, world: &self.world }
+    }
+}
+
+impl Report {
+    fn find(&mut self, user: &str, what: &'static str, detail: impl Into<String>) {
+        self.findings.push(Finding { user: Name::from(user), what, detail: detail.into() });
+    }
+
+    pub fn to_json(&self) -> Json {
+        let findings: Vec<Json> = self.findings.iter().map(|f| json!({ "user": &*f.user, "what": f.what, "detail": f.detail })).collect();
+        json!({
+            "profiles": self.profiles, "without_rules": self.without_rules, "events": self.events, "postings": self.postings, "messages": self.messages, "findings": findings,
+        })
+    }
+
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for finding in self.findings.iter().take(SHOWN) {
+            let who = if finding.user.is_empty() { "everybody" } else { &*finding.user };
+            text.push_str(&format!("{who}: {}: {}\n", finding.what, finding.detail));
+        }
+        if self.findings.len() > SHOWN {
+            text.push_str(&format!("... and {} more (--format json has them all)\n", self.findings.len() - SHOWN));
+        }
+        let Report { profiles, events, postings, messages, .. } = self;
+        let outcome = match self.findings.len() {
+            0 => "all as the facts say".to_owned(),
+            1 => "1 finding".to_owned(),
+            count => format!("{count} findings"),
+        };
+        if self.without_rules {
+            text.push_str("no rules have gone live here: facts were checked, there are no decisions yet\n");
+        }
+        text.push_str(&format!(
+            "{profiles} people recomputed from {events} events; {postings} postings and {messages} messages checked: {outcome}\n"
+        ));
+        text
+    }
+}
