@@ -7,7 +7,11 @@ mod demo;
 mod doctor;
 mod explain;
 mod import;
+mod operator;
+mod pause;
 mod release;
+mod resume;
+mod send_test;
 mod serve;
 mod simulate;
 pub mod test;
@@ -37,7 +41,10 @@ pub enum Command {
     Simulate(simulate::Args),
     Explain(explain::Args),
     Timeline(timeline::Args),
+    Pause(pause::Args),
+    Resume(resume::Args),
     Release(release::Args),
+    SendTest(send_test::Args),
 }
 
 /// How a command ended, for scripts: 0 fine, 1 a finding (a failed check or test), 2 could not run.
@@ -107,6 +114,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Simulate(args) => simulate::run(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Timeline(args) => timeline::run(args).await,
+        Command::Pause(args) => pause::run(args).await,
+        Command::Resume(args) => resume::run(args).await,
         Command::Release(args) => release::run(args).await,
+        Command::SendTest(args) => send_test::run(args).await,
     }
 }

@@ -1,6 +1,11 @@
 //! What people and machines ask a running daemon: is it alive, is it ready, what are its figures ([`router`], on the public listener),
 //! and the operators' commands ([`control`], on a socket that only this machine's user can open).
 
+pub mod control;
+pub mod pauses;
+pub mod sample;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -9,8 +14,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value};
+use tokio::sync::Notify;
 
+use crate::channel::Channel;
 use crate::clock::Clock;
+use crate::engine::action::Channel as Kind;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
@@ -21,7 +29,10 @@ pub struct Console {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     pub rules: Arc<RuleVersions>,
+    pub channels: BTreeMap<Kind, Arc<dyn Channel>>,
     pub telemetry: Arc<Telemetry>,
+    /// Told when somebody may be due because of a command.
+    pub wake: Arc<Notify>,
 }
 
 /// `GET /healthz`: the process answers. `GET /readyz`: every part is well, else 503 with reasons. `GET /metrics`: the figures.

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use crate::channel::Channel;
 use crate::channel::recording::{self, Recording, Shares};
 use crate::clock::{Clock, SystemClock};
-use crate::console::{self, Console};
+use crate::console::{self, Console, control};
 use crate::dispatch::{self, Dispatcher};
 use crate::engine::action::Channel as Kind;
 use crate::engine::profile::Name;
@@ -111,7 +111,7 @@ impl Daemon {
             });
         }
         if roles.contains(&Role::Dispatch) {
-            let dispatcher = Dispatcher { store: store.clone(), rules: self.rules.clone(), channels: self.channels, worker };
+            let dispatcher = Dispatcher { store: store.clone(), rules: self.rules.clone(), channels: self.channels.clone(), worker };
             let (clock, telemetry, batch) = (self.clock.clone(), self.telemetry.clone(), self.settings.dispatch.batch);
             let (wake, next, shutdown) = (dispatch_wake.clone(), evaluate_wake.clone(), shutdown.clone());
             tasks.spawn(async move {
@@ -123,9 +123,17 @@ impl Daemon {
             let (store, clock, wake, shutdown) = (store.clone(), self.clock.clone(), evaluate_wake.clone(), shutdown.clone());
             tasks.spawn(async move { play_receipts(&recording, store.as_ref(), clock.as_ref(), &wake, shutdown).await });
         }
-        let console =
-            Console { store: store.clone(), clock: self.clock.clone(), rules: self.rules.clone(), telemetry: self.telemetry.clone() };
-        let router = Router::new().merge(console::router(Arc::new(console)));
+        let console = Arc::new(Console {
+            store: store.clone(),
+            clock: self.clock.clone(),
+            rules: self.rules.clone(),
+            channels: self.channels,
+            telemetry: self.telemetry.clone(),
+            wake: evaluate_wake.clone(),
+        });
+        let commands = control::bind(&self.settings.database.path).context("cannot open the socket for operators' commands")?;
+        tasks.spawn(control::listen(commands, console.clone(), shutdown.clone()));
+        let router = Router::new().merge(console::router(console));
         let http = self.settings.http.clone();
         tasks.spawn(async move { http::listen(listener, router, &http, drain, shutdown).await });
 
@@ -136,6 +144,9 @@ impl Daemon {
         if tokio::time::timeout(drain, ended(&mut tasks)).await.is_err() {
             tracing::warn!("the time to drain is over: what is still being sent is recorded as unknown at the next start");
             tasks.shutdown().await;
+        }
+        if let Err(error) = std::fs::remove_file(control::socket_path(&self.settings.database.path)) {
+            tracing::warn!("cannot remove the socket for commands: {error}");
         }
         drop(store);
         self.store.close().await;

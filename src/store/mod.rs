@@ -25,6 +25,7 @@ pub mod encoding;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -352,6 +353,50 @@ pub enum PauseScope {
     Tag(Name),
 }
 
+impl PauseScope {
+    /// Whether a send of this rule on this channel is paused by it.
+    pub fn covers(&self, rule: &Rule, channel: Option<Channel>) -> bool {
+        match self {
+            PauseScope::All => true,
+            PauseScope::Rule(id) => rule.id == *id,
+            PauseScope::Channel(paused) => channel.is_none_or(|channel| channel == *paused),
+            PauseScope::Tag(tag) => rule.tags.contains(tag),
+        }
+    }
+
+    /// The scope's kind and name as stored; the name is empty for everything.
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            PauseScope::All => ("all", ""),
+            PauseScope::Rule(rule) => ("rule", rule),
+            PauseScope::Channel(channel) => ("channel", channel.name()),
+            PauseScope::Tag(tag) => ("tag", tag),
+        }
+    }
+}
+
+/// As people read it: `everything`, `rule welcome`.
+impl fmt::Display for PauseScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.parts() {
+            ("all", _) => f.write_str("everything"),
+            (kind, name) => write!(f, "{kind} {name}"),
+        }
+    }
+}
+
+/// What an operator did, or the engine in an operator's place: append-only.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operation {
+    pub at: Timestamp,
+    /// `paused`, `resumed`, `held`, `released`, `published` ...
+    pub what: String,
+    /// `rule welcome`, `everything` ...
+    pub about: String,
+    pub by: String,
+    pub why: String,
+}
+
 /// The world as the store knows it, and the generation of what forbids: an intent decided under an older generation is refused.
 #[derive(Clone, Debug)]
 pub struct WorldView {
@@ -538,6 +583,13 @@ pub trait Store: Send + Sync {
     /// any more still ends its attempt.
     async fn record_results(&self, batch: Vec<MessageResult>) -> Result<Vec<Recorded>, StoreError>;
 
+    /// Messages still to go out (queued or leased), numbered by their place in the outbox, after `after` (0: from the beginning), up to
+    /// `limit`: for walking over them. Their attempts are left out.
+    async fn open_messages(&self, after: i64, limit: usize) -> Result<Vec<(i64, MessageRow)>, StoreError>;
+
+    /// Makes queued messages due at `at` at the latest: what a gate held until somebody resumes.
+    async fn wake_messages(&self, at: Timestamp, messages: Vec<MessageId>) -> Result<(), StoreError>;
+
     // -- rules and operators
 
     /// Puts a rule set live; whoever must have a first look becomes due.
@@ -553,8 +605,11 @@ pub trait Store: Send + Sync {
     /// from memory while nothing in it changed.
     async fn world(&self, month_start: Timestamp) -> Result<WorldView, StoreError>;
 
-    /// Pauses, or resumes (`None`). `by` is written to the rule's history.
+    /// Pauses, or resumes (`None`). `by` is written to the history.
     async fn set_pause(&self, at: Timestamp, scope: PauseScope, pause: Option<Pause>, by: &str) -> Result<(), StoreError>;
+
+    /// What operators did last, the latest first.
+    async fn operations(&self, limit: usize) -> Result<Vec<Operation>, StoreError>;
 
     /// Puts a rule on hold by its brake, or releases it (`None`).
     async fn set_hold(&self, at: Timestamp, rule: &str, hold: Option<Pause>, by: &str) -> Result<(), StoreError>;

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use rekindle::channel::{Channel, Outcome, Outgoing, Receipt, RetryClass};
 use rekindle::clock::VirtualClock;
+use rekindle::console::Console;
+use rekindle::console::control::{self, Reply, Request, Scope};
 use rekindle::dispatch::{self, Dispatcher};
 use rekindle::engine::action::{Channel as Kind, MessageId, MessageState, Outcome as Fact};
 use rekindle::engine::decide::Pause;
@@ -20,8 +22,8 @@ use rekindle::evaluate::{self, Evaluator};
 use rekindle::rulebook::Rulebook;
 use rekindle::store::sqlite::SqliteStore;
 use rekindle::store::{
-    Identity, IntentCommit, IntentStep, Look, MessageIntent, MessageResult, MessageRow, NewEvent, PauseScope, Publication, PublishedRule,
-    ResultKind, Store,
+    Identity, IntentCommit, IntentStep, Look, MessageIntent, MessageResult, MessageRow, NewEvent, PauseScope, ProfileId, Publication,
+    PublishedRule, ResultKind, Store,
 };
 use rekindle::telemetry::Telemetry;
 use rekindle::versions::RuleVersions;
@@ -214,8 +216,12 @@ impl Shop {
         self.append(user, EventKind::Track, "Signed Up", json!({}), at).await;
     }
 
+    async fn id(&self, user: &str) -> ProfileId {
+        self.store.find_profile(&Identity::User(user.into())).await.expect("a read").expect("a person")
+    }
+
     async fn messages(&self, user: &str) -> Vec<MessageRow> {
-        let id = self.store.find_profile(&Identity::User(user.into())).await.expect("a read").expect("a person");
+        let id = self.id(user).await;
         self.store.history(id).await.expect("a history").messages
     }
 
@@ -225,7 +231,7 @@ impl Shop {
     }
 
     async fn profile(&self, user: &str) -> Profile {
-        let id = self.store.find_profile(&Identity::User(user.into())).await.expect("a read").expect("a person");
+        let id = self.id(user).await;
         self.store.profile(id).await.expect("a read").expect("a profile").profile
     }
 
@@ -532,6 +538,90 @@ async fn a_pause_holds_a_queued_message_with_its_slot_and_lets_it_go_after() {
     let later = start().plus_ms(HOUR_MS);
     let pass = shop.dispatch(later.max(row.message.due_at.min(row.message.expires_at))).await;
     assert_eq!(pass.accepted, 1, "{pass}");
+}
+
+impl Shop {
+    fn console(&self, now: Timestamp) -> Console {
+        Console {
+            store: self.store.clone(),
+            clock: Arc::new(VirtualClock::at(now)),
+            rules: self.rules.clone(),
+            channels: self.dispatcher().channels,
+            telemetry: Arc::default(),
+            wake: Arc::default(),
+        }
+    }
+
+    /// An operator's command, as it comes through the daemon's socket.
+    async fn command(&self, now: Timestamp, request: Request) -> Reply {
+        let text = serde_json::to_string(&request).expect("a request");
+        let request = serde_json::from_str(&text).expect("the same request");
+        control::handle(&self.console(now), request).await.expect("a reply")
+    }
+}
+
+#[tokio::test]
+async fn the_red_button_stops_at_the_intent_and_shows_before_it_goes_on() {
+    let shop = Shop::open().await;
+    for user in ["ana", "ben", "cleo"] {
+        shop.meet(user).await;
+    }
+    // one message is queued when the button is pressed, one step comes due after it, one message's deadline passes meanwhile
+    shop.sign_up("ana", start()).await;
+    shop.evaluate(start()).await;
+    let scope = Scope::All;
+    let no_reason = Request::Pause { scope: scope.clone(), reason: " ".into(), by: "anna".into() };
+    assert!(shop.command(start(), no_reason).await.refused);
+    let pause = Request::Pause { scope: scope.clone(), reason: "wrong prices".into(), by: "anna".into() };
+    assert!(!shop.command(start(), pause).await.refused);
+    let soon = start().plus_ms(MINUTE_MS);
+    shop.sign_up("ben", soon).await;
+    shop.evaluate(soon).await;
+    let pass = shop.dispatch(soon).await;
+    assert_eq!((pass.held, pass.attempts), (1, 0), "{pass}");
+    let status = shop.command(soon, Request::Status).await.lines.join("\n");
+    assert!(status.contains("everything since 2026") && status.contains("wrong prices") && status.contains("by anna"), "{status}");
+
+    let other = shop.command(soon, Request::Survey { scope: Scope::Channel("sms".into()) }).await;
+    assert!(other.refused && other.lines.concat().contains("paused: everything"), "{other:?}");
+    let typo = Request::Pause { scope: Scope::Rule("helo".into()), reason: "x".into(), by: "anna".into() };
+    assert!(shop.command(soon, typo).await.lines.concat().contains("did you mean `hello`?"));
+
+    let survey = shop.command(soon, Request::Survey { scope: scope.clone() }).await.survey.expect("a survey");
+    assert_eq!((survey.queued, survey.overdue, survey.late, survey.expired), (1, 1, 1, 0), "{survey:?}");
+    assert_eq!((survey.people, survey.would_enter, survey.would_queue), (1, 1, 1), "{survey:?}");
+    let deadline = shop.messages("ana").await.remove(0).message.expires_at;
+    let survey = shop.command(deadline.plus_ms(1), Request::Survey { scope: scope.clone() }).await.survey.expect("a survey");
+    assert_eq!((survey.late, survey.expired), (0, 1), "{survey:?}");
+    assert_eq!(shop.sms.sent().len(), 0, "looking changes nothing");
+
+    assert!(!shop.command(soon, Request::Resume { scope: scope.clone(), by: "anna".into() }).await.refused);
+    shop.evaluate(soon).await;
+    let pass = shop.dispatch(soon).await;
+    assert_eq!(pass.accepted, 2, "what was shown is what happens: {pass}");
+    assert!(shop.command(soon, Request::Resume { scope, by: "anna".into() }).await.refused, "nothing is paused any more");
+}
+
+#[tokio::test]
+async fn a_test_message_is_marked_and_leaves_nothing_behind() {
+    let shop = Shop::open().await;
+    shop.meet("ana").await;
+    let before = shop.store.dump(shop.id("ana").await).await.expect("a dump");
+    let send = |rule: &str, channel: &str| Request::SendTest {
+        rule: rule.into(),
+        step: None,
+        channel: Some(channel.into()),
+        user: "ana".into(),
+        to: "+441632960999".into(),
+    };
+    let reply = shop.command(start(), send("hello", "sms")).await;
+    assert!(!reply.refused, "{reply:?}");
+    assert_eq!(shop.sms.sent().len(), 1);
+    assert_eq!(shop.store.dump(shop.id("ana").await).await.expect("a dump"), before);
+    for (rule, channel, why) in [("helo", "sms", "no rule"), ("hello", "push", "it sends in"), ("hello", "pigeon", "no channel")] {
+        let reply = shop.command(start(), send(rule, channel)).await;
+        assert!(reply.refused && reply.lines.concat().contains(why), "{reply:?}");
+    }
 }
 
 #[tokio::test]

@@ -35,8 +35,8 @@ use self::world::WorldCache;
 use self::writer::{Work, Writer};
 use super::{
     Appended, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq, History, Identity, IntentCommit, Look,
-    MessageResult, MessageRow, NewEvent, PauseScope, ProfileId, ProfilePage, Publication, Published, Recorded, SourceHour, Store,
-    StoreError, StoredProfile, WorldView,
+    MessageResult, MessageRow, NewEvent, Operation, PauseScope, ProfileId, ProfilePage, Publication, Published, Recorded, SourceHour,
+    Store, StoreError, StoredProfile, WorldView,
 };
 use crate::engine::action::MessageId;
 use crate::engine::decide::Pause;
@@ -181,6 +181,14 @@ impl Store for SqliteStore {
         self.write(outbox::Results(batch)).await
     }
 
+    async fn open_messages(&self, after: i64, limit: usize) -> Result<Vec<(i64, MessageRow)>, StoreError> {
+        reads::open_messages(&self.readers, after, limit).await.map_err(|e| self.failed(e))
+    }
+
+    async fn wake_messages(&self, at: Timestamp, messages: Vec<MessageId>) -> Result<(), StoreError> {
+        self.write(outbox::WakeMessages { at, messages }).await
+    }
+
     async fn publish_rules(&self, publication: Publication) -> Result<Published, StoreError> {
         rules::publish(self, publication).await
     }
@@ -199,6 +207,10 @@ impl Store for SqliteStore {
 
     async fn set_pause(&self, at: Timestamp, scope: PauseScope, pause: Option<Pause>, by: &str) -> Result<(), StoreError> {
         self.write(world::SetPause { at, scope, pause, by: by.to_owned() }).await
+    }
+
+    async fn operations(&self, limit: usize) -> Result<Vec<Operation>, StoreError> {
+        world::operations(&self.readers, limit).await.map_err(|e| self.failed(e))
     }
 
     async fn set_hold(&self, at: Timestamp, rule: &str, hold: Option<Pause>, by: &str) -> Result<(), StoreError> {

@@ -85,6 +85,26 @@ impl Work for ClaimMessages {
     }
 }
 
+pub(super) struct WakeMessages {
+    pub at: Timestamp,
+    pub messages: Vec<MessageId>,
+}
+
+/// $1: message ids; $2: the instant.
+pub(super) const WAKE: &str = "update messages set due_at = min(due_at, $2)
+    where id in (select unhex(value) from json_each($1)) and state = 'queued'";
+
+#[async_trait]
+impl Work for WakeMessages {
+    type Done = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let ids: Vec<String> = self.messages.iter().map(|id| hex(id.0)).collect();
+        sqlx::query(WAKE).bind(json(&ids)?).bind(self.at.as_ms()).execute(&mut *tx.connection).await?;
+        Ok(())
+    }
+}
+
 /// Messages still `sending` from before this process began: every epoch of an earlier one is smaller.
 pub(super) async fn interrupted(store: &SqliteStore) -> Result<Vec<ClaimedMessages>, StoreError> {
     let read = async || -> Result<Vec<ClaimedMessages>, StoreError> {

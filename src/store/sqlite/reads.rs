@@ -238,12 +238,15 @@ fn exposure(row: &SqliteRow) -> Result<ExposureRecord, StoreError> {
 }
 
 fn message_row(row: &SqliteRow) -> Result<MessageRow, StoreError> {
-    let mut fields = Fields::of("messages", row);
-    let message = message(&mut fields)?;
+    message_fields(&mut Fields::of("messages", row))
+}
+
+fn message_fields(fields: &mut Fields<'_>) -> Result<MessageRow, StoreError> {
+    let message = message(fields)?;
     Ok(MessageRow {
         message,
         profile: ProfileId(fields.next("profile_id")?),
-        state: message_state(&mut fields)?,
+        state: message_state(fields)?,
         because: fields.next::<Option<&str>>("because")?.map(Name::from),
         changed_at: fields.instant("changed_at")?,
         outcomes: fields.count("outcomes")?,
@@ -290,6 +293,23 @@ pub(super) async fn messages(readers: &SqlitePool, ids: &[MessageId]) -> Result<
         add_attempts(&mut messages, id, &mut snapshot).await?;
     }
     Ok(messages)
+}
+
+pub(super) const OPEN_MESSAGES: &str = concat!(
+    "select m.seq, ",
+    message_columns!(),
+    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes from messages m
+    where m.state in ('queued', 'leased') and m.seq > $1 order by m.seq limit $2"
+);
+
+pub(super) async fn open_messages(readers: &SqlitePool, after: i64, limit: usize) -> Result<Vec<(i64, MessageRow)>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = sqlx::query(OPEN_MESSAGES).bind(after).bind(limit).fetch_all(readers).await?;
+    let numbered = |row: &SqliteRow| {
+        let mut fields = Fields::of("messages", row);
+        Ok((fields.next("seq")?, message_fields(&mut fields)?))
+    };
+    rows.iter().map(numbered).collect()
 }
 
 pub(super) const ENTRIES: &str = "select seq, profile_id, rules_version, entered_at, rule, run, step, what, because, until_at

@@ -45,12 +45,15 @@ const HOT: &[(&str, &str)] = &[
     ("IDENTITIES_OF", r::IDENTITIES_OF),
     ("CONSENTS_OF", r::CONSENTS_OF),
     ("MESSAGES", r::MESSAGES),
+    ("OPEN_MESSAGES", r::OPEN_MESSAGES),
+    ("WAKE", b::WAKE),
     ("ENTRIES", r::ENTRIES),
     ("FIND_PROFILE", r::FIND_PROFILE),
 ];
 
 /// Statements for people, for the start, or over tables that stay small.
 const OTHER: &[(&str, &str)] = &[
+    ("OPERATIONS", w::OPERATIONS),
     ("FOREIGN_TABLES", o::FOREIGN_TABLES),
     ("NAME_ENVIRONMENT", o::NAME_ENVIRONMENT),
     ("ENVIRONMENT", o::ENVIRONMENT),

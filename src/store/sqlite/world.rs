@@ -13,7 +13,7 @@ use super::writer::{Tx, Work};
 use crate::engine::decide::{Pause, RuleState, World};
 use crate::engine::profile::Name;
 use crate::engine::time::{MINUTE_MS, Timestamp};
-use crate::store::{HEARTBEAT_GAP_MS, PauseScope, SourceHour, StoreError, WorldView};
+use crate::store::{HEARTBEAT_GAP_MS, Operation, PauseScope, SourceHour, StoreError, WorldView};
 
 // ---------------------------------------------------------------------------------------------------------------- view
 
@@ -113,12 +113,7 @@ impl Work for SetPause {
     type Done = ();
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let (scope, name) = match &self.scope {
-            PauseScope::All => ("all", ""),
-            PauseScope::Rule(rule) => ("rule", &**rule),
-            PauseScope::Channel(channel) => ("channel", channel.name()),
-            PauseScope::Tag(tag) => ("tag", &**tag),
-        };
+        let (scope, name) = self.scope.parts();
         let (what, why) = match &self.pause {
             Some(pause) => ("paused", &*pause.reason),
             None => ("resumed", ""),
@@ -130,8 +125,10 @@ impl Work for SetPause {
             }
             None => sqlx::query(RESUME).bind(scope).bind(name).execute(&mut *tx.connection).await?,
         };
-        if scope == "rule" {
-            note(tx, name, self.at, what, &self.by, why).await?;
+        match self.scope {
+            PauseScope::Rule(_) => note(tx, name, self.at, what, &self.by, why).await?,
+            // of no rule: the history says what it was about itself
+            _ => note(tx, "", self.at, &format!("{what} {}", self.scope), &self.by, why).await?,
         }
         tx.memory.forbid();
         Ok(())
@@ -142,6 +139,26 @@ async fn note(tx: &mut Tx<'_>, rule: &str, at: Timestamp, what: &str, by: &str, 
     let insert = sqlx::query(NOTE).bind(rule).bind(at.as_ms()).bind(what).bind(by).bind(why);
     insert.execute(&mut *tx.connection).await?;
     Ok(())
+}
+
+pub(super) const OPERATIONS: &str = "select rule, happened_at, what, done_by, why from rule_history order by seq desc limit $1";
+
+pub(super) async fn operations(readers: &SqlitePool, limit: usize) -> Result<Vec<Operation>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut operations = Vec::new();
+    for row in sqlx::query(OPERATIONS).bind(limit).fetch_all(readers).await? {
+        let mut fields = Fields::of("rule_history", &row);
+        let rule: String = fields.next("rule")?;
+        let (at, what): (Timestamp, String) = (fields.instant("happened_at")?, fields.next("what")?);
+        let (by, why) = (fields.next("done_by")?, fields.next("why")?);
+        // what is of no rule names what it is about after the first word
+        let (what, about) = match what.split_once(' ') {
+            Some((what, about)) if rule.is_empty() => (what.to_owned(), about.to_owned()),
+            _ => (what, format!("rule {rule}")),
+        };
+        operations.push(Operation { at, what, about, by, why });
+    }
+    Ok(operations)
 }
 
 pub(super) struct SetHold {

@@ -49,6 +49,7 @@ macro_rules! each_exercise {
             promise_i3_a_waiting_fact_stops_the_intent,
             a_newer_row_stops_the_intent,
             promise_i3_a_pause_stops_the_intent,
+            what_waits_is_walked_over_and_woken,
             a_cancelled_message_does_not_go_out,
             the_gates_may_hold_or_end_a_message,
             promise_i6_late_results_end_the_same_in_any_order,
@@ -324,6 +325,26 @@ pub async fn promise_i3_a_pause_stops_the_intent(h: &dyn Harness) {
     let held = again.iter().map(|g| intent(g, hour(2), || IntentStep::Hold { until: hour(3), because: Arc::from("paused") })).collect();
     let answers = store.commit_intents(generation(&*store).await, held).await.expect("answered");
     assert_eq!(answers, [Committed::Committed]);
+}
+
+pub async fn what_waits_is_walked_over_and_woken(h: &dyn Harness) {
+    let store = h.open().await;
+    for (user, at) in [("a", 5), ("b", 6), ("c", 7)] {
+        queued(&*store, user, &[message(user, "warn", hour(at))], hour(50)).await;
+    }
+    let first = store.open_messages(0, 2).await.expect("a page");
+    let second = store.open_messages(first.last().expect("two").0, 2).await.expect("a page");
+    let due: Vec<Timestamp> = first.iter().chain(&second).map(|(_, row)| row.message.due_at).collect();
+    assert_eq!((first.len(), due), (2, vec![hour(5), hour(6), hour(7)]));
+    assert!(claim_messages(&*store, hour(2)).await.is_empty());
+    let woken = vec![first.first().expect("one").1.message.id, MessageId(7)];
+    store.wake_messages(hour(2), woken.clone()).await.expect("woken");
+    store.wake_messages(hour(3), woken).await.expect("never later than before");
+    let groups = claim_messages(&*store, hour(2)).await;
+    assert_eq!(groups.iter().map(|group| group.messages.len()).collect::<Vec<_>>(), [1], "only the one that was woken");
+    let intents = groups.iter().map(|group| intent(group, hour(2), || IntentStep::Send { at: hour(2) })).collect();
+    assert_eq!(store.commit_intents(generation(&*store).await, intents).await.expect("answered"), [Committed::Committed]);
+    assert_eq!(store.open_messages(0, 9).await.expect("a page").len(), 2, "what is being sent waits no more");
 }
 
 pub async fn a_cancelled_message_does_not_go_out(h: &dyn Harness) {
@@ -669,6 +690,12 @@ pub async fn the_world_is_what_operators_made_it(h: &dyn Harness) {
     let state = world.rules.get("a").expect("a rule");
     assert_eq!((state.paused.clone(), state.held.clone(), state.when_hash), (pause("stop"), pause("1200 entries in an hour"), 7));
     assert_eq!(world.quiet, [(hour(3), Timestamp::FOREVER)]);
+    let done = store.operations(3).await.expect("operations");
+    let told: Vec<String> = done.iter().map(|o| format!("{} {} by {}: {}", o.about, o.what, o.by, o.why)).collect();
+    assert_eq!(
+        told,
+        ["rule a held by brake: 1200 entries in an hour", "tag sale paused by anna: stop", "channel sms paused by anna: stop"]
+    );
     for scope in scopes {
         store.set_pause(hour(4), scope, None, "anna").await.expect("resumed");
     }

@@ -1,0 +1,97 @@
+//! What operators' commands share: where the database is, and how a command gets to it. If a daemon has the database the command goes
+//! through the daemon's socket; if nobody has it, it is carried out here by the same function.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use tokio::sync::Notify;
+
+use super::{ExitCode, database};
+use crate::clock::SystemClock;
+use crate::console::Console;
+use crate::console::control::{self, Reply, Request};
+use crate::rulebook::Rulebook;
+use crate::settings::Settings;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Telemetry;
+use crate::versions::RuleVersions;
+
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Args {
+    /// Settings of the daemon: they say where the database is
+    #[arg(long, value_name = "FILE", env = "REKINDLE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Data directory, as `demo --dir` names it
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub dir: Option<PathBuf>,
+    /// The database file itself
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "dir"])]
+    pub db: Option<PathBuf>,
+    /// Who does this: stands on record with it
+    #[arg(long, value_name = "NAME", env = "REKINDLE_BY", default_value_t = user())]
+    pub by: String,
+}
+
+/// The user of this machine, as far as the environment tells.
+fn user() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "operator".to_owned())
+}
+
+impl Args {
+    /// The database: as named, else that of the settings, else the demo's.
+    fn path(&self) -> anyhow::Result<PathBuf> {
+        let path = match (&self.db, &self.dir, &self.config) {
+            (Some(db), _, _) => db.clone(),
+            (None, Some(dir), _) => dir.join(database::FILE),
+            (None, None, config) => {
+                let path = Settings::load(config.as_deref())?.database.path;
+                let demo = PathBuf::from("rekindle-demo").join(database::FILE);
+                if config.is_none() && !path.is_file() && demo.is_file() { demo } else { path }
+            }
+        };
+        if !path.is_file() {
+            bail!("there is no database `{}`: name it with --config, --dir or --db", path.display());
+        }
+        Ok(path)
+    }
+
+    /// Has a command carried out.
+    pub async fn ask(&self, request: Request) -> anyhow::Result<Reply> {
+        let path = self.path()?;
+        let store = match SqliteStore::open(&path, "").await {
+            Ok(store) => store,
+            Err(StoreError::Locked { .. }) => return control::ask(&path, &request).await,
+            Err(error) => return Err(error.into()),
+        };
+        let version = store.current_version().await?.context("no rules have gone live in this database yet")?;
+        let texts = store.texts_of(version).await?.with_context(|| format!("the texts of rule set {version:016x} are not on record"))?;
+        let book = Rulebook::of_texts(texts);
+        let rules = book.set().with_context(|| format!("the live rules are not understood\n\n{}", book.render_errors()))?;
+        let console = Console {
+            store: Arc::new(store.clone()),
+            clock: Arc::new(SystemClock),
+            rules: Arc::new(RuleVersions::new(rules, book.templates())),
+            channels: BTreeMap::new(),
+            telemetry: Arc::new(Telemetry::default()),
+            wake: Arc::new(Notify::new()),
+        };
+        let reply = control::handle(&console, request).await?;
+        drop(console);
+        store.close().await;
+        Ok(reply)
+    }
+}
+
+/// Prints what came of a command.
+pub fn tell(reply: &Reply) -> ExitCode {
+    if reply.refused {
+        reply.lines.iter().for_each(|line| eprintln!("error: {line}"));
+        return ExitCode::Finding;
+    }
+    reply.lines.iter().for_each(|line| println!("{line}"));
+    ExitCode::Fine
+}
