@@ -298,7 +298,7 @@ pub(super) async fn messages(readers: &SqlitePool, ids: &[MessageId]) -> Result<
 pub(super) const OPEN_MESSAGES: &str = concat!(
     "select m.seq, ",
     message_columns!(),
-    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes from messages m
+    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes, m.attempts from messages m
     where m.state in ('queued', 'leased') and m.seq > $1 order by m.seq limit $2"
 );
 
