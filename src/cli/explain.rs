@@ -9,9 +9,10 @@ use super::database::{self, Database};
 use super::{ExitCode, Format};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::decide::Context;
+use crate::engine::event::EventKind;
 use crate::engine::rule::RuleSet;
 use crate::engine::time::Timestamp;
-use crate::simulate::explain::{Explanation, explain, local};
+use crate::simulate::explain::{Explanation, explain, local, localized};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{EntryRow, Store, StoredProfile};
 
@@ -52,7 +53,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         bail!("no rule `{}` is live here; there are {}", args.rule, known.join(", "));
     };
     let decided = stored.profile.decided_at;
-    let now = args.at.or(if environment == DEMO { decided } else { None }).unwrap_or_else(|| SystemClock.now());
+    // the replay was there to its end; a person may have been looked at last long before
+    let replayed = if environment == DEMO { store.latest_heartbeat().await?.max(decided) } else { None };
+    let now = args.at.or(replayed).unwrap_or_else(|| SystemClock.now());
     if decided.is_some_and(|decided| now < decided) {
         return past(&args, &store, &set, &stored, now).await;
     }
@@ -60,14 +63,23 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let older = older_rules(&store, &set, &stored).await?;
     let ctx = Context { rules: &set, older: &older, world: &view.world };
     show(&args, &explain(&ctx, &stored.profile, stored.due_at, rule, now))?;
-    if !stored.waiting.is_empty() && args.format == Format::Text {
-        let waiting = stored.waiting.len();
-        println!("     {waiting} {} not been looked at yet", if waiting == 1 { "event has" } else { "events have" });
+    if args.format == Format::Text {
+        tell_waiting(&stored);
     }
     if let Some((at, reason)) = &stored.quarantined {
         eprintln!("warning: this person was set aside at {at}: {reason}");
     }
     Ok(ExitCode::Fine)
+}
+
+/// Facts that wait are news; results of messages that no run waits for are read at the next look, whenever that is.
+fn tell_waiting(stored: &StoredProfile) {
+    let facts = stored.waiting.iter().filter(|event| event.kind != EventKind::Engine).count();
+    match facts {
+        0 => {}
+        1 => println!("     1 event has not been looked at yet"),
+        facts => println!("     {facts} events have not been looked at yet"),
+    }
 }
 
 /// The rule sets that this person's runs began with, where that is not the present one.
@@ -104,11 +116,14 @@ async fn past(args: &Args, store: &impl Store, set: &RuleSet, stored: &StoredPro
         let entry = &row.entry;
         let until = entry.until.map(|until| format!(", until {}", local(until, &zone))).unwrap_or_default();
         let version: String = format!("{:016x}", row.rules_version).chars().take(7).collect();
-        let at = local(entry.at, &zone);
-        println!("  {at:<19}  @ {version}  {:<10} {:<11} {}{until}", entry.step, entry.what.name(), entry.because);
+        let (at, because) = (local(entry.at, &zone), localized(&entry.because, &zone));
+        println!("  {at:<19}  @ {version}  {:<10} {:<11} {because}{until}", entry.step, entry.what.name());
     }
     if shown.is_empty() {
-        println!("  nothing: the rule had not spoken about this person");
+        match history.events.iter().map(|(event, _)| event.occurred_at).min().filter(|first| *first > at) {
+            Some(first) => println!("  nothing: the first that is known of this person is of {}", local(first, &zone)),
+            None => println!("  nothing: the rule had not spoken about this person"),
+        }
     }
     Ok(ExitCode::Fine)
 }

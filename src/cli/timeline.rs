@@ -6,12 +6,12 @@ use serde_json::Value as Json;
 
 use super::database::{self, Database};
 use super::{ExitCode, Format};
-use crate::engine::action::{Entry, ExposureRecord, MessageState, Posting};
+use crate::engine::action::{ExposureRecord, MessageState, Posting, What};
 use crate::engine::event::{Event, EventKind};
 use crate::engine::run::read_result;
 use crate::engine::time::{Timestamp, Zone};
-use crate::simulate::explain::local;
-use crate::store::{History, MessageRow, Store};
+use crate::simulate::explain::{local, localized};
+use crate::store::{EntryRow, History, MessageRow, Store};
 
 /// Show everything we did and did not do for one person, in the order of time
 ///
@@ -48,22 +48,45 @@ pub struct Line {
     pub text: String,
     #[serde(skip)]
     instant: Timestamp,
+    #[serde(skip)]
+    place: Place,
 }
 
-/// What a line speaks of. What happened at one instant stands in this order: cause before effect.
+/// Where a line stands among those of one instant: cause before effect. First the facts and what they brought by themselves, then
+/// the decisions in the order in which they were taken, each with what it did, then what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Fact(Kind),
+    /// The number of the decision in the log; what led to it stands before it, what it did after it.
+    Decision {
+        seq: i64,
+        part: Part,
+    },
+    After(Kind),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    /// On which side of the holdout the run is.
+    Side,
+    Itself,
+    Done(Kind),
+}
+
+/// What a line speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Event,
+    Points,
+    /// The engine's own events (`tier_changed`, `points_taken` ...).
+    Engine,
     Decision,
     Exposure,
     Message,
     Attempt,
     /// What became of a message.
     Result,
-    Points,
-    /// The engine's own events (`tier_changed`, `points_taken` ...).
-    Engine,
 }
 
 impl Kind {
@@ -121,17 +144,45 @@ fn print(user: &str, zone: &Zone, lines: &[Line]) {
 pub fn lines(history: &History, zone: &Zone) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     lines.extend(history.events.iter().filter(|(event, _)| !is_told_by_an_attempt(event, history)).map(|row| event_line(row, zone)));
-    lines.extend(history.entries.iter().map(|row| decision_line(&row.entry, zone)));
+    lines.extend(history.entries.iter().map(|row| decision_line(row, zone)));
     lines.extend(history.exposures.iter().map(exposure_line));
     lines.extend(history.messages.iter().flat_map(|row| message_lines(row, zone)));
     lines.extend(history.postings.iter().map(posting_line));
-    lines.sort_by_key(|line| (line.instant, line.kind));
+    for line in &mut lines {
+        if let Some(entry) = decision_of(line, history) {
+            line.place = Place::Decision { seq: entry, part: if line.kind == Kind::Exposure { Part::Side } else { Part::Done(line.kind) } };
+        }
+    }
+    lines.sort_by_key(|line| (line.instant, line.place));
     lines
+}
+
+/// The decision of the same instant that did what a line says, or had the run's side asked.
+fn decision_of(line: &Line, history: &History) -> Option<i64> {
+    if !matches!(line.kind, Kind::Exposure | Kind::Message | Kind::Points | Kind::Engine) {
+        return None;
+    }
+    let acts = |what| matches!(what, What::Acted | What::Queued);
+    let asks = |what| acts(what) || matches!(what, What::Held | What::Skipped | What::Dropped);
+    let is_of_it = |row: &&EntryRow| {
+        let entry = &row.entry;
+        let is_one = if line.kind == Kind::Exposure { asks(entry.what) } else { acts(entry.what) };
+        entry.at == line.instant
+            && is_one
+            && line.rule.as_deref() == Some(&*entry.rule)
+            && line.run.is_none_or(|run| run == entry.run)
+            && line.step.as_deref().is_none_or(|step| step == &*entry.step)
+    };
+    history.entries.iter().find(is_of_it).map(|row| row.seq)
 }
 
 impl Line {
     fn new(at: Timestamp, kind: Kind, text: String) -> Self {
-        Line { at: at.to_string(), kind, rule: None, run: None, step: None, text, instant: at }
+        let place = match kind {
+            Kind::Event | Kind::Points | Kind::Engine => Place::Fact(kind),
+            _ => Place::After(kind),
+        };
+        Line { at: at.to_string(), kind, rule: None, run: None, step: None, text, instant: at, place }
     }
 
     fn of(self, rule: &str, run: Option<u32>, step: &str) -> Self {
@@ -140,10 +191,12 @@ impl Line {
     }
 }
 
-fn decision_line(entry: &Entry, zone: &Zone) -> Line {
+fn decision_line(row: &EntryRow, zone: &Zone) -> Line {
+    let entry = &row.entry;
     let until = entry.until.map(|until| format!(", until {}", local(until, zone))).unwrap_or_default();
-    let text = format!("{}: {}{until}", entry.what.name(), entry.because);
-    Line::new(entry.at, Kind::Decision, text).of(&entry.rule, Some(entry.run), &entry.step)
+    let text = format!("{}: {}{until}", entry.what.name(), localized(&entry.because, zone));
+    let place = Place::Decision { seq: row.seq, part: Part::Itself };
+    Line { place, ..Line::new(entry.at, Kind::Decision, text).of(&entry.rule, Some(entry.run), &entry.step) }
 }
 
 fn exposure_line(exposure: &ExposureRecord) -> Line {
@@ -179,7 +232,7 @@ fn event_line((event, absorbed): &(Event, bool), zone: &Zone) -> Line {
     }
     let (kind, mut text) = match event.kind {
         EventKind::Track => (Kind::Event, format!("{} {}", event.name, properties(event))),
-        EventKind::Engine => (Kind::Engine, format!("{} {}", event.name, properties(event))),
+        EventKind::Engine => (Kind::Engine, localized(&format!("{} {}", event.name, properties(event)), zone)),
         EventKind::Consent => (Kind::Event, format!("consent {}", properties(event))),
         // traits are personal: their names suffice here
         EventKind::Identify => {
@@ -190,7 +243,11 @@ fn event_line((event, absorbed): &(Event, bool), zone: &Zone) -> Line {
         text.push_str(&format!("  (learned {})", local(event.received_at, zone)));
     }
     text.push_str(waits);
-    Line::new(event.occurred_at, kind, text.trim_end().to_owned())
+    let line = Line::new(event.occurred_at, kind, text.trim_end().to_owned());
+    match (kind, event.text_property("rule"), event.text_property("step")) {
+        (Kind::Engine, Some(rule), Some(step)) => line.of(rule, None, step),
+        _ => line,
+    }
 }
 
 fn properties(event: &Event) -> String {
@@ -198,8 +255,13 @@ fn properties(event: &Event) -> String {
         Json::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let all: Vec<String> =
-        event.properties.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| format!("{key}={}", said(value))).collect();
+    // the line says of which rule and step an event of the engine's own is, and how it came about is nobody's concern
+    let is_ours = event.kind == EventKind::Engine;
+    let told = |key: &str| !(is_ours && matches!(key, "rule" | "step" | "generation"));
+    let all: Vec<String> = (event.properties.iter())
+        .filter(|(key, value)| !value.is_null() && told(key))
+        .map(|(key, value)| format!("{key}={}", said(value)))
+        .collect();
     all.join(" ")
 }
 
@@ -219,4 +281,67 @@ fn message_lines(row: &MessageRow, zone: &Zone) -> Vec<Line> {
         lines.push(of(row.changed_at, Kind::Result, format!("{name} is {}{because}", row.state.name())));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::engine::action::{Entry, PostingKind};
+    use crate::store::ProfileId;
+
+    fn event(id: &str, kind: EventKind, name: &str, at: Timestamp, properties: Json) -> (Event, bool) {
+        let properties = properties.as_object().expect("an object").clone();
+        let source = Arc::from("shop");
+        (Event { id: id.into(), kind, name: name.into(), occurred_at: at, received_at: at, source, properties }, true)
+    }
+
+    fn entry(seq: i64, at: Timestamp, (rule, step): (&str, &str), what: What) -> EntryRow {
+        let entry = Entry { at, rule: rule.into(), run: 1, step: step.into(), what, because: "so".into(), until: None };
+        EntryRow { seq, profile: ProfileId(1), rules_version: 0, entry }
+    }
+
+    #[test]
+    fn at_one_instant_causes_come_before_effects() {
+        let at = Timestamp::parse("2026-07-01T10:00:00Z").expect("an instant");
+        let (number, class, allocations, reason) = (0, "bonus".into(), vec![], "silence-1".into());
+        let kind = PostingKind::Take;
+        let (rule, run, step) = (Some("silence".into()), Some(1), Some("take-1".into()));
+        let take = Posting { number, kind, class, amount: -10, at, allocations, reason, rule, run, step, notice: None };
+        let earned = Posting { kind: PostingKind::Grant, amount: 5, rule: None, run: None, step: None, ..take.clone() };
+        let of_take = json!({ "rule": "silence", "step": "take-1", "restore_until": "2026-08-01T10:00:00Z", "generation": 1 });
+        let side = ExposureRecord { rule: "silence".into(), run_key: "".into(), run: 1, at, held_out: false, by: "policy".into() };
+        let history = History {
+            events: vec![
+                event("1", EventKind::Engine, "points_taken", at, of_take),
+                event("2", EventKind::Engine, "tier_changed", at, json!({ "to": "gold" })),
+                event("3", EventKind::Track, "Order Completed", at, json!({})),
+            ],
+            postings: vec![take, earned],
+            entries: vec![
+                entry(1, at, ("silence", ""), What::Entered),
+                entry(2, at, ("silence", "take-1"), What::Acted),
+                entry(3, at, ("thanks", ""), What::Entered),
+            ],
+            exposures: vec![side],
+            ..History::default()
+        };
+        let zone = Zone::named("Europe/Berlin").expect("a zone");
+        let said: Vec<String> = lines(&history, &zone).into_iter().map(|line| format!("{}: {}", line.kind.name(), line.text)).collect();
+        let expected = [
+            "event: Order Completed",
+            "points: grant +5 bonus (silence-1)",
+            "engine: tier_changed to=gold",
+            "decision: entered: so",
+            "exposure: treated, by policy",
+            "decision: acted: so",
+            "points: take -10 bonus (silence-1)",
+            "engine: points_taken restore_until=2026-08-01 12:00",
+            "decision: entered: so",
+        ];
+        assert_eq!(said, expected);
+    }
 }

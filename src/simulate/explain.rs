@@ -30,7 +30,7 @@ pub struct Explanation {
     pub user: String,
     pub at: String,
     pub zone: String,
-    /// `sent`, `pending`, `not_true`, `existing`, `held_by_brake`, or the check or gate that answered.
+    /// `sent`, `pending`, `not_true`, `existing`, `held_by_brake`, the check or gate that answered; `due`: a look comes before.
     pub outcome: String,
     /// In words.
     pub because: String,
@@ -129,7 +129,7 @@ pub fn explain(ctx: &Context<'_>, profile: &Profile, due_at: Timestamp, rule: &R
     let own_set = run.and_then(|run| ctx.set(run.version));
     let rule = own_set.and_then(|set| set.rule(&rule.id)).unwrap_or(rule);
     let view = View { ctx, profile, rule, now, zone: ctx.rules.policy.zone_of(profile) };
-    let (outcome, because) = view.outcome(run);
+    let (outcome, because) = if due_at <= now { view.before_the_next_look(due_at) } else { view.outcome(run) };
     Explanation {
         rule: rule.id.to_string(),
         version: format!("{:016x}", own_set.unwrap_or(ctx.rules).version).chars().take(7).collect(),
@@ -137,13 +137,14 @@ pub fn explain(ctx: &Context<'_>, profile: &Profile, due_at: Timestamp, rule: &R
         at: view.local(now),
         zone: view.zone.name().to_owned(),
         outcome,
-        because,
+        because: localized(&because, &view.zone),
         next_check: view.instant(due_at),
-        would_change_at: view.next_flip(),
+        would_change_at: view.next_flip().filter(|_| due_at > now),
         conditions: view.conditions(),
         run: view.run_state(run),
         steps: view.steps(run),
-        gates: view.next_action(run).map(|(index, step)| view.gates(run, index, step)).unwrap_or_default(),
+        // what stands in a step's way once the next look has decided is not known before it
+        gates: view.next_action(run).filter(|_| due_at > now).map(|(index, step)| view.gates(run, index, step)).unwrap_or_default(),
     }
 }
 
@@ -174,6 +175,12 @@ impl View<'_> {
     }
 
     // ------------------------------------------------------------------------------------------------------------- outcome
+
+    /// The stored state ends where the engine looks next: what it decides there comes before the instant asked about.
+    fn before_the_next_look(&self, due_at: Timestamp) -> (String, String) {
+        let when = if due_at == self.now { "at this instant" } else { "before this instant" };
+        word("due", &format!("the engine looks at {} {}, {when}, and decides then", self.profile.key, self.local(due_at)))
+    }
 
     /// The one word, and the sentence behind it.
     fn outcome(&self, run: Option<&Run>) -> (String, String) {
@@ -336,7 +343,7 @@ impl View<'_> {
         let deadline = is_send.then(|| run::deadline(&self.ctx.rules.policy, self.rule, step, planned, &self.zone));
         let (state, detail) = match run.steps.get(index) {
             None | Some(StepState::Waiting) => match self.holds(Some(run)).find(|hold| hold.step == step.id) {
-                Some(hold) => ("held", format!("{} since {}: {}", hold.gate, self.local(hold.since), hold.because)),
+                Some(hold) => ("held", format!("{} since {}: {}", hold.gate, self.local(hold.since), localized(&hold.because, &self.zone))),
                 None => ("planned", String::new()),
             },
             Some(StepState::Acted { at }) => ("acted", self.local(*at)),
@@ -415,7 +422,7 @@ impl View<'_> {
             Answer::Skip { because } => ("skips", Some(because), None),
             Answer::Expire { because } => ("expires", Some(because), None),
         };
-        GateLine { gate, answer, because, until }
+        GateLine { gate, answer, because: because.map(|because| localized(&because, &self.zone)), until }
     }
 }
 
@@ -448,6 +455,25 @@ pub fn local(at: Timestamp, zone: &Zone) -> String {
     let wall = at.local(zone);
     let pattern = if wall.second() == 0 { "%Y-%m-%d %H:%M" } else { "%Y-%m-%d %H:%M:%S" };
     wall.strftime(pattern).to_string()
+}
+
+/// A sentence of the log as people in that zone read it: what decided wrote instants as RFC 3339 in UTC.
+pub fn localized(text: &str, zone: &Zone) -> String {
+    const SHORTEST: usize = "2026-01-01T00:00:00Z".len();
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(t) = rest.find('T') {
+        let start = t.saturating_sub("2026-01-01".len());
+        let end = rest.get(start..).and_then(|found| found.find('Z')).map(|z| start + z + 1);
+        let found = end.and_then(|end| rest.get(start..end)).filter(|found| (SHORTEST..=SHORTEST + 10).contains(&found.len()));
+        let (read, written) = match found.and_then(|found| Some((found.len(), Timestamp::parse(found)?))) {
+            Some((length, at)) => (start + length, format!("{}{}", rest.get(..start).unwrap_or_default(), local(at, zone))),
+            None => (t + 1, rest.get(..=t).unwrap_or_default().to_owned()),
+        };
+        out.push_str(&written);
+        rest = rest.get(read..).unwrap_or_default();
+    }
+    out + rest
 }
 
 impl fmt::Display for Explanation {
@@ -587,5 +613,19 @@ impl fmt::Display for GateLine {
             write!(f, "   {because}")?;
         }
         writeln!(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_in_a_sentence_are_told_in_the_persons_zone() {
+        let zone = Zone::named("Europe/Berlin").expect("a zone");
+        let said = |text: &str| localized(text, &zone);
+        assert_eq!(said("until=2011-07-30T17:42:00Z for Tom"), "until=2011-07-30 19:42 for Tom");
+        assert_eq!(said("2011-12-01T00:00:05Z, 2011-12-31T23:30:00.250Z"), "2011-12-01 01:00:05, 2012-01-01 00:30");
+        assert_eq!(said("at TZ, T2011-13-01T00:00:00Z and ÄT"), "at TZ, T2011-13-01T00:00:00Z and ÄT");
     }
 }

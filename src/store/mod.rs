@@ -618,6 +618,9 @@ pub trait Store: Send + Sync {
     /// at once). A gap between anybody's latest heartbeat and `since` longer than [`HEARTBEAT_GAP_MS`] becomes downtime.
     async fn heartbeat(&self, worker: &str, since: Timestamp, now: Timestamp) -> Result<(), StoreError>;
 
+    /// The latest heartbeat of anybody; none: nobody has worked here yet.
+    async fn latest_heartbeat(&self) -> Result<Option<Timestamp>, StoreError>;
+
     /// Hourly counts of active events from `since` on.
     async fn source_hours(&self, since: Timestamp) -> Result<Vec<SourceHour>, StoreError>;
 

@@ -201,6 +201,16 @@ fn explain_and_timeline_read_what_a_replay_has_left_behind() {
     assert_eq!(ahead["conditions"][0]["truth"], true, "at that instant thirty days are over: {ahead}");
     let before = explain(&[dir_args[0], dir_args[1], "--at", "2026-01-01T00:00:00Z"]);
     assert_eq!(before, Json::Array(vec![]), "nothing had been decided by then");
+    assert_eq!(now["at"], "2026-02-20 23:59:59", "the replay was there to its end, however long ago this person was looked at");
+    // what the next look decides comes before an instant after it: nothing is said of that
+    for (at, when) in [("2026-03-22T11:00:00Z", "at this instant"), ("2400-01-01T00:00:00Z", "before this instant")] {
+        let ahead = explain(&[dir_args[0], dir_args[1], "--at", at]);
+        assert_eq!((&ahead["outcome"], &ahead["gates"]), (&Json::from("due"), &Json::Array(vec![])), "{at}");
+        let because = ahead["because"].as_str().expect("text");
+        assert!(because.contains("looks at ben 2026-03-22 11:00") && because.contains(when), "{because}");
+    }
+    let unborn = rekindle(&["explain", "--rule", "quiet", "--user", "ben", "--at", "2000-01-01T00:00:00Z", "--dir", &path("data")]);
+    assert!(stdout(&unborn).contains("the first that is known of this person is of 2026-02-20 11:00"), "{}", stdout(&unborn));
 
     for (args, reason) in [
         (["explain", "--rule", "quiet", "--user", "nobody"], "nobody with the user id `nobody`"),

@@ -221,6 +221,10 @@ impl Store for SqliteStore {
         self.write(world::Heartbeat { worker: worker.to_owned(), since, now }).await
     }
 
+    async fn latest_heartbeat(&self) -> Result<Option<Timestamp>, StoreError> {
+        world::latest_heartbeat(&self.readers).await.map_err(|e| self.failed(e))
+    }
+
     async fn source_hours(&self, since: Timestamp) -> Result<Vec<SourceHour>, StoreError> {
         world::source_hours(&self.readers, since).await.map_err(|e| self.failed(e))
     }

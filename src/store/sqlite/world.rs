@@ -214,6 +214,11 @@ pub(super) const DOWNTIME: &str = "insert into downtimes (from_at, until_at) val
 pub(super) const BEAT: &str = "insert into heartbeats (worker, beaten_at) values ($1, $2)
     on conflict (worker) do update set beaten_at = max(beaten_at, excluded.beaten_at)";
 
+pub(super) async fn latest_heartbeat(readers: &SqlitePool) -> Result<Option<Timestamp>, StoreError> {
+    let row = sqlx::query(LATEST_HEARTBEAT).fetch_one(readers).await?;
+    Fields::of("heartbeats", &row).optional_instant("beaten_at")
+}
+
 #[async_trait]
 impl Work for Heartbeat {
     type Done = ();
