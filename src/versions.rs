@@ -1,11 +1,13 @@
 //! The rule sets in use: the present one with its templates, and older ones on which runs finish. Older ones are compiled when a
-//! profile first needs them, from the texts that the store keeps by version; so runs finish on their version after a restart too.
+//! profile first needs them, from the texts that the store keeps by version; so runs finish on their version after a restart too. Of an
+//! older set the rules count, with their segments; features, program, policy and templates are always the present ones.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::engine::profile::Profile;
 use crate::engine::rule::RuleSet;
+use crate::engine::rule::check;
 use crate::engine::rule::diagnostic::SourceFile;
 use crate::message::Templates;
 use crate::rulebook::Rulebook;
@@ -33,11 +35,11 @@ impl RuleVersions {
         RuleVersions { present, lost: RwLock::default() }
     }
 
-    /// Puts another set in place; the one before stays at hand for its runs.
+    /// Puts another set in place; the one before stays at hand for its runs. All older ones are read again under its definitions.
     pub fn swap(&self, rules: Arc<RuleSet>, templates: Arc<Templates>) {
         let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
-        let mut older = HashMap::clone(&present.older);
-        older.insert(present.rules.version, present.rules.clone());
+        let before = present.older.values().chain([&present.rules]).filter(|set| set.version != rules.version);
+        let older = before.map(|set| (set.version, under(set, &rules))).collect();
         *present = Snapshot { rules, templates, older: Arc::new(older) };
     }
 
@@ -72,7 +74,7 @@ impl RuleVersions {
             Ok(rules) => {
                 let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
                 let mut older = HashMap::clone(&present.older);
-                older.insert(version, rules);
+                older.insert(version, under(&rules, &present.rules));
                 present.older = Arc::new(older);
             }
             Err(reason) => {
@@ -82,6 +84,19 @@ impl RuleVersions {
         }
         Ok(())
     }
+}
+
+/// An older set as its runs go by it: its own rules, under the present definitions.
+fn under(older: &RuleSet, present: &RuleSet) -> Arc<RuleSet> {
+    let (set, kept) = check::under_present(older, present);
+    if !kept.is_empty() {
+        tracing::warn!(
+            rules.version = older.version,
+            "rules of an older set name what is no longer declared; their runs go by the definitions of then: {}",
+            kept.join(", ")
+        );
+    }
+    Arc::new(set)
 }
 
 /// The error says why the texts are not understood any more (an upgrade may have narrowed the language).

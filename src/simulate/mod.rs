@@ -22,6 +22,7 @@ use crate::engine::event::{Event, Value};
 use crate::engine::gate::{self, Intent};
 use crate::engine::profile::{Attribute, Name, Profile};
 use crate::engine::rule::RuleSet;
+use crate::engine::rule::check;
 use crate::engine::run::{self, ResultOf};
 use crate::engine::time::{HOUR_MS, Timestamp};
 
@@ -252,7 +253,7 @@ impl Timeline {
         }
     }
 
-    /// Another rule set takes over at this instant; runs under way finish on theirs. A rule whose `when` changed went live now.
+    /// Another rule set takes over at this instant; runs under way finish on theirs, under its definitions. A rule whose `when` changed went live now.
     pub fn reload(&mut self, rules: Arc<RuleSet>) {
         for rule in &rules.rules {
             let state = self.world.rules.entry(Name::clone(&rule.id)).or_insert(RuleState {
@@ -269,6 +270,10 @@ impl Timeline {
         }
         let before = std::mem::replace(&mut self.rules, rules);
         self.older.insert(before.version, before);
+        self.older.remove(&self.rules.version);
+        for set in self.older.values_mut() {
+            *set = Arc::new(check::under_present(set, &self.rules).0);
+        }
         self.look_again();
     }
 

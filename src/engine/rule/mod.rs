@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use jiff::civil::{Date, DateTime, Time, Weekday};
 
+use self::diagnostic::SourceFile;
 use self::expr::{Condition, Expr, ValueType};
 use super::action::Channel;
 use super::money::{Currency, Money};
@@ -27,6 +28,9 @@ pub struct RuleSet {
     pub dictionary: Dictionary,
     pub policy: Policy,
     pub program: Option<Program>,
+    /// What it was read from: runs under way are read again under whatever set is in force ([`check::under_present`]).
+    pub files: Arc<[SourceFile]>,
+    pub templates: Arc<TemplateCatalog>,
 }
 
 impl RuleSet {

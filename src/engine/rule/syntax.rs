@@ -93,6 +93,15 @@ impl Node {
         }
     }
 
+    /// A mapping with those of its keys alone that are wanted.
+    #[must_use]
+    pub fn with_keys(mut self, wanted: impl Fn(&str) -> bool) -> Node {
+        if let Kind::Mapping(entries) = &mut self.kind {
+            entries.retain(|entry| wanted(&entry.key.text));
+        }
+        self
+    }
+
     /// The value under a key of a mapping.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entries()?.iter().find(|e| &*e.key.text == key).map(|e| &e.value)

@@ -1,11 +1,13 @@
 //! The life of a run at its edges: how it ends, what follows its end, what it hands on, and how often it may begin.
 
+use std::sync::Arc;
+
 use rekindle::engine::action::{Channel, MessageState, What};
 use rekindle::engine::profile::RunOutcome;
 use rekindle::simulate::Receipt;
 use serde_json::json;
 
-use super::stage::Story;
+use super::stage::{OPEN_POLICY, SHOP, Story, rules};
 
 fn outcome(story: &Story, user: &str, rule: &str) -> Option<RunOutcome> {
     story.person(user).profile.memory(rule)?.outcome
@@ -188,6 +190,56 @@ policy:
         assert_eq!(dropped, [said]);
         assert_eq!((anna.profile.holds.len(), anna.profile.runs.len()), (0, 0));
         assert!(anna.due_at.is_forever(), "and nobody looks at her for nothing");
+    }
+}
+
+#[test]
+fn a_run_goes_on_by_its_own_text_and_segments_under_the_present_features() {
+    const BEFORE: &str = r#"
+rekindle: 1
+features:
+  visits: { count: session_started, window: 7d }
+segments:
+  planners: { when: (visits_planned ?? 0) > 0 }
+rules:
+  - id: cart
+    owner: growth
+    event: cart_updated
+    key: event.cart_id
+    audience: planners
+    steps: [{ id: tell, after: 5d, if: visits >= 2, send: { template: cart, channels: [push] } }]
+"#;
+    // (what changes, what follows for a run under way)
+    let feature = |window: &str| BEFORE.replace("window: 7d", &format!("window: {window}"));
+    for (case, after, expected) in [
+        ("nothing", BEFORE.to_owned(), vec!["cart"]),
+        ("the rule's text", BEFORE.replace("template: cart", "template: offer").replace("visits >= 2", "visits >= 9"), vec!["cart"]),
+        ("its segment", BEFORE.replace("> 0 }", "> 5 }"), vec!["cart"]),
+        ("a feature", feature("1d"), vec![]),
+        ("feature, text and segment", feature("1d").replace("template: cart", "template: offer").replace("> 0 }", "> 5 }"), vec![]),
+        // a name without a present meaning keeps the one it had
+        (
+            "no feature any more",
+            BEFORE
+                .replace("  visits: { count: session_started, window: 7d }", "  carts: { count: cart_updated, window: 7d }")
+                .replace("if: visits >= 2, ", ""),
+            vec!["cart"],
+        ),
+    ] {
+        let mut story = Story::begin("Europe/Berlin", "2026-05-04T08:00", BEFORE);
+        story.identify("anna", "2026-05-04T09:00", json!({ "visits_planned": 1 }));
+        story.session("anna", "2026-05-04T10:00");
+        story.session("anna", "2026-05-05T10:00");
+        story.event("anna", "2026-05-05T12:00", "Cart Updated", json!({ "cart_id": "c1" }));
+        story.until("2026-05-06T00:00");
+        let set = rules(&[("shop.yaml", SHOP), ("policy.yaml", OPEN_POLICY), ("rules.yaml", &after)]);
+        story.timeline.reload(Arc::new(set));
+        // a second reload finds the run on a version that is older still
+        let again = after.replace("owner: growth", "owner: lifecycle");
+        story.timeline.reload(Arc::new(rules(&[("shop.yaml", SHOP), ("policy.yaml", OPEN_POLICY), ("rules.yaml", &again)])));
+        story.until("2026-05-12T00:00");
+        let templates: Vec<String> = sent(&story, "anna").into_iter().map(|(template, _)| template).collect();
+        assert_eq!(templates, expected, "{case} changed");
     }
 }
 

@@ -16,6 +16,7 @@ mod steps;
 mod templates;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use twox_hash::XxHash3_64;
 
@@ -25,7 +26,7 @@ use self::read::Findings;
 use super::diagnostic::{Diagnostic, SourceFile};
 use super::suggest::nearest;
 use super::syntax::{self, Entry, Kind, Node};
-use super::{Dictionary, Place, Policy, RuleSet, TemplateCatalog};
+use super::{Dictionary, Place, Policy, Rule, RuleSet, TemplateCatalog};
 use crate::engine::profile::{Category, Name};
 
 /// The version of the format that this program reads.
@@ -50,10 +51,34 @@ pub struct Loaded {
 pub fn load(files: &[SourceFile], templates: &TemplateCatalog) -> Loaded {
     let findings = Findings::default();
     let roots: Vec<(usize, Node)> = files.iter().enumerate().filter_map(|(index, file)| Some((index, root(file, &findings)?))).collect();
-    let set = set(&roots, templates, &findings);
+    let set = set(&roots, templates, &findings, Reading::AllOrNothing);
     let tests = roots.iter().filter_map(|(index, root)| Some((*index, root.get("tests")?.clone()))).collect();
-    let set = set.filter(|_| findings.errors() == 0);
+    let set = (findings.errors() == 0).then(|| RuleSet { files: files.into(), ..set });
     Loaded { set, diagnostics: findings.into_sorted(), tests }
+}
+
+/// An older set as the runs that began with it go by it: its rules with its segments, read under the present events, attributes,
+/// features, policy, program and templates. A rule that these leave without a meaning keeps the one it had; the second value names such
+/// rules.
+pub fn under_present(older: &RuleSet, present: &RuleSet) -> (RuleSet, Vec<Name>) {
+    // findings were told as each set was loaded
+    let unheard = Findings::default();
+    let read = |files: &[SourceFile], wanted: fn(&str) -> bool| -> Vec<(usize, Node)> {
+        let roots = files.iter().enumerate().filter_map(|(index, file)| Some((index, root(file, &unheard)?)));
+        roots.map(|(index, root)| (index, root.with_keys(wanted))).collect()
+    };
+    // the first of two segments of one name counts
+    let mut roots = read(&older.files, |section| matches!(section, "rules" | "segments"));
+    roots.extend(read(&present.files, |section| !matches!(section, "rules" | "tests")));
+    let found = set(&roots, &present.templates, &unheard, Reading::EachRule);
+    let is_missing = |rule: &&Rule| found.rule(&rule.id).is_none();
+    let kept: Vec<Name> = older.rules.iter().filter(is_missing).map(|rule| rule.id.clone()).collect();
+    let mut rules = found.rules;
+    if !kept.is_empty() {
+        let as_they_were = load(&older.files, &older.templates).set.map(|set| set.rules).unwrap_or_default();
+        rules.extend(as_they_were.into_iter().filter(|rule| kept.contains(&rule.id)));
+    }
+    (RuleSet { version: older.version, rules, files: older.files.clone(), templates: older.templates.clone(), ..found }, kept)
 }
 
 /// The mapping at the top of a file.
@@ -160,7 +185,16 @@ impl<'n> Section<'n> {
     }
 }
 
-fn set(roots: &[(usize, Node)], templates: &TemplateCatalog, findings: &Findings) -> Option<RuleSet> {
+/// What becomes of rules with an error.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// Their findings keep the whole set from being used.
+    AllOrNothing,
+    /// They are left out, whatever is wrong with the rest.
+    EachRule,
+}
+
+fn set(roots: &[(usize, Node)], templates: &TemplateCatalog, findings: &Findings, reading: Reading) -> RuleSet {
     let section = |name: &str| Section::gather(roots, name, findings);
     let (events, attributes, features, segments) = (section("events"), section("attributes"), section("features"), section("segments"));
     let (policy_section, program_section) = (section("policy"), section("program"));
@@ -185,6 +219,10 @@ fn set(roots: &[(usize, Node)], templates: &TemplateCatalog, findings: &Findings
     if let Some(program) = &program {
         program::check_metric(&program_section, findings, &dictionary, program);
     }
+    if reading == Reading::EachRule {
+        // whoever uses a name without a meaning is left out, so it must be told of
+        broken.clear();
+    }
     let nodes = rule_nodes(roots, findings);
     let ids: Vec<Name> = nodes.iter().filter_map(|node| node.get("id")?.text()).map(Name::from).collect();
     let compiler = |policy| Compiler {
@@ -202,7 +240,8 @@ fn set(roots: &[(usize, Node)], templates: &TemplateCatalog, findings: &Findings
     let rules = rules::rules(&nodes, &compiler(&policy), templates, &texts);
     check_consent(&policy_section, &policy, findings);
     policy.inhibit = inhibit;
-    Some(RuleSet { version: version(roots), rules, dictionary, policy, program })
+    let (files, templates) = (Arc::from([]), Arc::new(templates.clone()));
+    RuleSet { version: version(roots), rules, dictionary, policy, program, files, templates }
 }
 
 fn refuse_sections(roots: &[(usize, Node)], findings: &Findings) {

@@ -37,7 +37,10 @@ pub fn rules(nodes: &[&Node], compiler: &Compiler<'_>, templates: &TemplateCatal
                 None => drop(seen.insert(text, &id.place)),
             }
         }
-        rules.extend(rule(node, compiler, templates, source));
+        // one with an error is no rule, whatever could be read of it
+        let errors = compiler.findings.errors();
+        let read = rule(node, compiler, templates, source);
+        rules.extend(read.filter(|_| compiler.findings.errors() == errors));
     }
     rules
 }
