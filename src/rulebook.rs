@@ -16,9 +16,9 @@ use crate::engine::rule::check::{self, Loaded};
 use crate::engine::rule::diagnostic::{Diagnostic, SourceFile};
 use crate::engine::rule::expr::ValueType;
 use crate::engine::rule::syntax::{self, Node};
-use crate::engine::rule::{Dictionary, Place, RuleSet, TemplateCatalog};
+use crate::engine::rule::{Action, Dictionary, Place, Rule, RuleSet, TemplateCatalog};
 use crate::engine::time::{MINUTE_MS, Timestamp};
-use crate::message::{TemplateFault, Templates};
+use crate::message::{self, TemplateFault, Templates};
 use crate::store::Publication;
 
 /// The directory of templates within a rules directory.
@@ -97,6 +97,7 @@ impl Rulebook {
         diagnostics.extend(faults.into_iter().map(told));
         if let Some(set) = &set {
             diagnostics.extend(template_faults(&templates, set).into_iter().map(told));
+            diagnostics.extend(set.rules.iter().flat_map(string_faults));
         }
         diagnostics.sort_by(|a, b| a.order_key().cmp(&b.order_key()));
         let is_sound = !diagnostics.iter().any(Diagnostic::is_error);
@@ -241,6 +242,25 @@ fn template_faults(templates: &Templates, set: &RuleSet) -> Vec<TemplateFault> {
     let declared: Vec<&Name> = declared_names(dictionary).collect();
     let known: Vec<&str> = features::built_in_names().map(|name| -> &str { name }).chain(declared.iter().map(|name| &***name)).collect();
     templates.check(&|name| type_of(dictionary, name), &known, dictionary.currency)
+}
+
+/// What is wrong with the Liquid strings in a rule's own steps: `data` of a send, `text` of an alert. Told where the step stands.
+fn string_faults(rule: &Rule) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for step in rule.steps.iter().chain(&rule.on_exit) {
+        let strings: Vec<(String, &str)> = match &step.action {
+            Action::Send(send) => send.data.iter().map(|(name, text)| (format!("`data.{name}`"), text.as_str())).collect(),
+            Action::Alert { text: Some(text), .. } => vec![("the alert's `text`".to_owned(), text.as_str())],
+            _ => Vec::new(),
+        };
+        for (what, text) in strings {
+            for (code, _, message, help) in message::string_faults(text) {
+                let message = format!("{what} of step `{}`: {message}", step.id);
+                found.push(Diagnostic { help, ..Diagnostic::error(code, step.place.clone(), message) });
+            }
+        }
+    }
+    found
 }
 
 fn declared_names(dictionary: &Dictionary) -> impl Iterator<Item = &Name> {

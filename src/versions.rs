@@ -6,9 +6,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::engine::profile::Profile;
-use crate::engine::rule::RuleSet;
-use crate::engine::rule::check;
 use crate::engine::rule::diagnostic::SourceFile;
+use crate::engine::rule::{RuleSet, check};
 use crate::message::Templates;
 use crate::rulebook::Rulebook;
 use crate::store::{Store, StoreError};

@@ -10,7 +10,7 @@ use super::{ExitCode, Format};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::decide::Context;
 use crate::engine::event::EventKind;
-use crate::engine::rule::RuleSet;
+use crate::engine::rule::{RuleSet, check};
 use crate::engine::time::Timestamp;
 use crate::simulate::explain::{Explanation, explain, local, localized};
 use crate::store::sqlite::SqliteStore;
@@ -86,7 +86,8 @@ fn tell_waiting(stored: &StoredProfile) {
 async fn older_rules(store: &SqliteStore, set: &RuleSet, stored: &StoredProfile) -> anyhow::Result<HashMap<u64, Arc<RuleSet>>> {
     let mut older = HashMap::new();
     for version in stored.profile.runs.iter().map(|run| run.version).filter(|version| *version != set.version) {
-        older.insert(version, database::rules_of(store, version).await?);
+        let as_written = database::rules_of(store, version).await?;
+        older.insert(version, Arc::new(check::under_present(&as_written, set).0));
     }
     Ok(older)
 }

@@ -335,6 +335,29 @@ pub struct Entry {
     pub until: Option<Timestamp>,
 }
 
+/// A step's note to the people who run the shop. Its entry in the log says it with the text as the rule has it, until
+/// `message::write_alerts` has rendered it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alert {
+    /// Index of its entry among those of the decision.
+    pub entry: usize,
+    /// `notice`, `warning` or `critical`.
+    pub level: Name,
+    /// Names of `policy.notify`.
+    pub notify: Vec<Name>,
+    /// Liquid; none: who it is about, and the rule.
+    pub text: Option<Name>,
+    /// Properties of the event that started the run.
+    pub event: Map<String, Json>,
+}
+
+impl Alert {
+    /// What stands in the log, with the text in words.
+    pub fn sentence(&self, text: &str) -> String {
+        format!("{} for {}: {text}", self.level, self.notify.join(", "))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum What {
     /// A run began.
@@ -351,8 +374,10 @@ pub enum What {
     Ended,
     /// A message was queued.
     Queued,
-    /// An action other than a message happened.
+    /// An action other than a message or an alert happened.
     Acted,
+    /// Somebody of the shop is to know: level, names and text.
+    Alerted,
     /// The step was skipped: audience, `if`, arms, roll-out, holdout.
     Skipped,
     /// A gate, `require` or `notice` said "not now, until".
@@ -366,7 +391,7 @@ pub enum What {
 }
 
 impl What {
-    pub const ALL: [What; 13] = [
+    pub const ALL: [What; 14] = [
         What::Entered,
         What::Existing,
         What::Pending,
@@ -375,6 +400,7 @@ impl What {
         What::Ended,
         What::Queued,
         What::Acted,
+        What::Alerted,
         What::Skipped,
         What::Held,
         What::Dropped,
@@ -392,6 +418,7 @@ impl What {
             What::Ended => "ended",
             What::Queued => "queued",
             What::Acted => "acted",
+            What::Alerted => "alerted",
             What::Skipped => "skipped",
             What::Held => "held",
             What::Dropped => "dropped",

@@ -24,6 +24,7 @@ use crate::engine::action::{Entry, PostingKind, What};
 use crate::engine::decide::{Context, Decision, Pause, World, decide};
 use crate::engine::profile::Name;
 use crate::engine::time::{HOUR_MS, MINUTE_MS, Timestamp, Zone};
+use crate::message;
 use crate::store::{CLAIMS_MAX, Claim, ClaimedProfile, Committed, DecisionCommit, Look, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
@@ -273,7 +274,12 @@ impl Desk {
         self.pass.evaluations += 1;
         let ctx = Context { rules: &self.snapshot.rules, older: &self.snapshot.older, world };
         let (profile, events, now) = (claimed.profile.clone(), claimed.events.clone(), instant(self.look, claimed));
-        catch_unwind(AssertUnwindSafe(|| decide(&ctx, profile, events, now))).map_err(|panic| {
+        let decide_and_write = || {
+            let mut decision = decide(&ctx, profile, events, now);
+            message::write_alerts(ctx.rules.names(), &mut decision);
+            decision
+        };
+        catch_unwind(AssertUnwindSafe(decide_and_write)).map_err(|panic| {
             let said = panic_text(panic.as_ref());
             tracing::error!(profile.id = claimed.claim.profile.0, "set aside, deciding panicked: {said}");
             format!("deciding panicked: {said}")

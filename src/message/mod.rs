@@ -23,11 +23,12 @@ use self::template::{LIQUID, PartSource};
 pub use self::template::{Part, Template, TemplateFault, Templates, Variable};
 pub use self::values::Reader;
 use crate::engine::action::{Channel, Message};
+use crate::engine::decide::Decision;
 use crate::engine::event::Value;
 use crate::engine::features;
 use crate::engine::profile::{Attribute, Name, Profile};
 use crate::engine::rule::CouponValue;
-use crate::engine::rule::expr::{Names, Subject};
+use crate::engine::rule::expr::{EvalError, Names, Subject};
 use crate::engine::time::Timestamp;
 
 /// What goes out: the parts that the channel carries, in one language.
@@ -67,10 +68,7 @@ pub fn render(
     message: &Message,
     now: Timestamp,
 ) -> Result<Content, RenderError> {
-    let read = |name: &str| match name {
-        "id" => Ok(Some(Value::Text(profile.key.clone()))),
-        name => features::read(names, Subject { profile, now, event: None, run: None }, name).map(|(value, _)| value),
-    };
+    let read = |name: &str| value_of(names, profile, now, name);
     let locale = match &profile.locale {
         Some(Attribute { value: Value::Text(locale), .. }) => locale,
         _ => "",
@@ -84,6 +82,32 @@ pub fn render(
             render_for(templates, &reader, &message)
         }
         None => render_for(templates, &reader, message),
+    }
+}
+
+/// A value of the person, as templates know it (`user.x`).
+fn value_of(names: Names<'_>, profile: &Profile, now: Timestamp, name: &str) -> Result<Option<Value>, EvalError> {
+    match name {
+        "id" => Ok(Some(Value::Text(profile.key.clone()))),
+        name => features::read(names, Subject { profile, now, event: None, run: None }, name).map(|(value, _)| value),
+    }
+}
+
+/// The language whose forms of dates and amounts the shop reads in alerts.
+const ALERTS_IN: &str = "en";
+
+/// Renders the texts of a decision's alerts into its entries: for the person as the decision leaves them, in the shop's zone. What cannot be written is told with the text as the rule has it: nobody is left without the alert.
+pub fn write_alerts(names: Names<'_>, decision: &mut Decision) {
+    let Decision { alerts, profile, entries, .. } = decision;
+    for alert in alerts {
+        let (Some(entry), Some(text)) = (entries.get_mut(alert.entry), &alert.text) else { continue };
+        let read = |name: &str| value_of(names, profile, entry.at, name);
+        let (zone, currency) = (names.policy.zone.last.clone(), names.program.map(|program| program.currency));
+        let reader = Reader { locale: ALERTS_IN, zone, currency, read: &read };
+        let data = Map::from_iter([("event".to_owned(), Json::Object(alert.event.clone()))]);
+        let written = render_string(text, &reader, ALERTS_IN, &data);
+        let written = written.unwrap_or_else(|error| format!("{text} (cannot be written: {error})"));
+        entry.because = alert.sentence(written.trim()).into();
     }
 }
 
@@ -229,7 +253,7 @@ mod tests {
     use super::*;
     use crate::engine::action::MessageId;
     use crate::engine::profile::Category;
-    use crate::engine::rule::expr::{EvalError, ValueType};
+    use crate::engine::rule::expr::ValueType;
     use crate::engine::time::Zone;
 
     const HEAD: &str = "rekindle: 1\ntemplate: { purpose: marketing, variables: { scene: { type: string, optional: true } } }\n";

@@ -21,10 +21,10 @@ use crate::engine::decide::{self, Context, Decision, Pause, RuleState, World};
 use crate::engine::event::{Event, Value};
 use crate::engine::gate::{self, Intent};
 use crate::engine::profile::{Attribute, Name, Profile};
-use crate::engine::rule::RuleSet;
-use crate::engine::rule::check;
+use crate::engine::rule::{RuleSet, check};
 use crate::engine::run::{self, ResultOf};
 use crate::engine::time::{HOUR_MS, Timestamp};
+use crate::message;
 
 /// More looks than that at one person at one instant mean that the engine does not come to rest there: a fault, reported.
 const MOST_LOOKS_AT_AN_INSTANT: usize = 64;
@@ -375,7 +375,8 @@ impl Timeline {
         let braked = self.apply_brakes();
         let ctx = Context { rules: &self.rules, older: &self.older, world: &self.world };
         let profile = std::mem::take(&mut person.profile);
-        let decision = decide::decide(&ctx, profile, std::mem::take(&mut person.waiting), self.now);
+        let mut decision = decide::decide(&ctx, profile, std::mem::take(&mut person.waiting), self.now);
+        message::write_alerts(self.rules.names(), &mut decision);
         if let Err(broken) = decision.check_promises(&ctx) {
             self.faults.push(format!("{} at {}: {broken}", decision.profile.key, self.now));
         }
@@ -419,11 +420,11 @@ impl Timeline {
         match entry.what {
             What::Entered => *self.counts.entered.entry(Name::clone(&entry.rule)).or_default() += 1,
             What::Existing => *self.counts.existing.entry(Name::clone(&entry.rule)).or_default() += 1,
-            What::Acted | What::Skipped | What::Held | What::Dropped if !entry.step.is_empty() => {
+            What::Acted | What::Alerted | What::Skipped | What::Held | What::Dropped if !entry.step.is_empty() => {
                 let key = (Name::clone(&entry.rule), entry.run, Name::clone(&entry.step));
                 let fate = person.steps.entry(key).or_default();
                 match entry.what {
-                    What::Acted => fate.acted = true,
+                    What::Acted | What::Alerted => fate.acted = true,
                     What::Skipped => fate.skipped = true,
                     What::Held => fate.held = true,
                     _ => fate.ended = true,

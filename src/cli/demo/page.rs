@@ -503,6 +503,7 @@ fn of_entry(row: &EntryRow, zone: &Zone) -> Option<Moment> {
         What::Refused | What::Missed => ("rule", format!("{place}: does not begin")),
         What::Existing => ("rule", format!("{place}: left alone, was so before the rule")),
         What::Acted => ("rule", format!("{place}: done")),
+        What::Alerted => ("rule", format!("{place}: the shop is told")),
         What::Quarantined => ("hold", format!("{place}: set aside")),
         // the message itself stands in the list
         What::Queued | What::Result | What::Pending => return None,

@@ -315,7 +315,7 @@ fn rule_years(rules: &RuleSet, counts: &Counts) -> BTreeMap<Name, RuleYear> {
             What::Entered => year.entered += count,
             What::Existing => year.existing += count,
             What::Refused => year.refused += count,
-            What::Acted => year.acted += count,
+            What::Acted | What::Alerted => year.acted += count,
             // the log writes `left: because`
             What::Ended => *year.ended.entry(Name::from(outcome.split(':').next().unwrap_or_default())).or_default() += count,
             _ => {}

@@ -19,7 +19,7 @@ mod steps;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::action::{Entry, ExposureRecord, Message, MessageId, Posting, PostingKind, What};
+use super::action::{Alert, Entry, ExposureRecord, Message, MessageId, Posting, PostingKind, What};
 use super::event::{Event, EventKind};
 use super::points::{Booked, OwnEvent};
 use super::profile::{Hold, Name, Profile, RuleMemory, Run, RunOutcome, StepState};
@@ -113,6 +113,8 @@ pub struct Decision {
     /// The engine's own events, absorbed already.
     pub own_events: Vec<Event>,
     pub entries: Vec<Entry>,
+    /// Notes to the people who run the shop, each with its place among the entries.
+    pub alerts: Vec<Alert>,
     /// Rules entered (the brake counts them), with the instant.
     pub entered: Vec<(Name, Timestamp)>,
     /// Coupon name, instant and face value (minor units) reserved from its monthly budget.
@@ -209,6 +211,7 @@ impl<'a> Look<'a> {
             exposures: vec![],
             own_events: vec![],
             entries: vec![],
+            alerts: vec![],
             entered: vec![],
             budget_used: vec![],
             taking: vec![],

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::notice::MayTake;
 use super::{LOOK_AGAIN_MS, Look};
-use crate::engine::action::{Channel, ExposureRecord, Message, MessageId, Outcome, What, dedupe_key};
+use crate::engine::action::{Alert, Channel, ExposureRecord, Message, MessageId, Outcome, What, dedupe_key};
 use crate::engine::benefit::{self, GrantOrder};
 use crate::engine::coupon;
 use crate::engine::gate::{self, Answer, Ask, Asked, SendAsked};
@@ -438,8 +438,14 @@ impl<'a> Look<'a> {
             self.hold_step(due, "paused", format!("{what} is paused: {}", pause.reason), Timestamp::FOREVER);
             return false;
         }
-        let text = text.map_or_else(|| format!("{} in {}", self.profile.key, due.rule.id), str::to_owned);
-        self.acted(due, format!("{level} for {}: {text}", notify.join(", ")))
+        let (level, notify, text, event) = (level.clone(), notify.to_vec(), text.map(Name::from), due.run.event_properties());
+        let alert = Alert { entry: self.made.entries.len(), level, notify, text, event };
+        let by_default = || format!("{}: {}", self.profile.key, due.rule.name);
+        let sentence = alert.sentence(&alert.text.as_deref().map_or_else(by_default, str::to_owned));
+        self.settle(due, StepState::Acted { at: self.now });
+        self.log(&due.rule.id, due.run.number, &due.step.id, What::Alerted, sentence, None);
+        self.made.alerts.push(alert);
+        true
     }
 
     // -------------------------------------------------------------------------------------------------------------- outcomes

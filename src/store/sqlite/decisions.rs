@@ -289,8 +289,20 @@ fn posting_row(profile: ProfileId, posting: &Posting) -> PostingRow<'_> {
 impl<'c> Sheet<'c> {
     fn add(&mut self, commit: &'c DecisionCommit, guard: &Guard, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let DecisionCommit { claim, decision, rules_version } = commit;
-        let Decision { profile, due_at, messages, cancelled, postings, exposures, own_events, entries, entered, budget_used, taking: _ } =
-            decision;
+        let Decision {
+            profile,
+            due_at,
+            messages,
+            cancelled,
+            postings,
+            exposures,
+            own_events,
+            entries,
+            alerts: _,
+            entered,
+            budget_used,
+            taking: _,
+        } = decision;
         let id = claim.profile;
         self.profile(claim, profile, guard.waiting_since.map_or(*due_at, |waiting| waiting.min(*due_at)));
         self.messages.extend(messages.iter().map(|message| new_message(id, message)));

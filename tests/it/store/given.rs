@@ -67,6 +67,7 @@ pub fn decision(profile: Profile, due_at: Timestamp) -> Decision {
         exposures: Vec::new(),
         own_events: Vec::new(),
         entries: Vec::new(),
+        alerts: Vec::new(),
         entered: Vec::new(),
         budget_used: Vec::new(),
         taking: vec![],

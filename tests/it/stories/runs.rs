@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use rekindle::engine::action::{Channel, MessageState, What};
+use rekindle::engine::action::{Channel, MessageState, Outcome, What};
+use rekindle::engine::decide::{ResultOf, result_event};
 use rekindle::engine::profile::RunOutcome;
 use rekindle::simulate::Receipt;
 use serde_json::json;
@@ -240,6 +241,71 @@ rules:
         story.until("2026-05-12T00:00");
         let templates: Vec<String> = sent(&story, "anna").into_iter().map(|(template, _)| template).collect();
         assert_eq!(templates, expected, "{case} changed");
+    }
+}
+
+#[test]
+fn reentry_may_be_limited_to_so_many_runs_in_a_lifetime() {
+    for (reentry, expected) in [("{ after: 10d, max: 3 }", 3), ("{ after: 10d, max: 1 }", 1), ("{ after: 10d }", 6), ("{ after: 25d }", 2)]
+    {
+        let rules = format!(
+            r#"
+rekindle: 1
+rules:
+  - id: comeback
+    owner: growth
+    when: days_silent >= 3
+    existing: skip
+    reentry: {reentry}
+    steps: [{{ id: miss, send: {{ template: miss-you, channels: [email] }} }}]
+"#
+        );
+        let mut story = Story::begin("Europe/Berlin", "2026-05-01T08:00", &rules);
+        for day in ["05-01", "05-13", "05-25", "06-06", "06-18", "06-30"] {
+            story.session("anna", &format!("2026-{day}T10:00"));
+        }
+        story.until("2026-08-01T00:00");
+        assert_eq!(entered(&story, "anna", "comeback"), expected, "{reentry}");
+        let refused = story.person("anna").entries.iter().filter(|entry| entry.what == What::Refused).count();
+        assert_eq!(refused, 6 - expected, "{reentry}: each silence is answered, or said why not");
+    }
+}
+
+#[test]
+fn a_step_may_require_that_an_earlier_message_was_opened() {
+    let rules = r#"
+rekindle: 1
+rules:
+  - id: cart
+    owner: growth
+    event: cart_updated
+    key: event.cart_id
+    steps:
+      - { id: tell, send: { template: cart, channels: [push] } }
+      - { id: more, after: 1d, max_late: 2d, require: { step: tell, outcome: opened }, send: { template: offer, channels: [email] } }
+"#;
+    // (what is heard, when, when the second message goes)
+    for (name, heard, expected) in [
+        ("message_opened", "2026-05-04T13:00", Some("2026-05-05T12:00")),
+        ("message_opened", "2026-05-06T08:30", Some("2026-05-06T08:30")),
+        // whoever clicks has opened
+        ("message_clicked", "2026-05-06T08:30", Some("2026-05-06T08:30")),
+        ("message_delivered", "2026-05-04T13:00", None),
+        ("message_opened", "2026-05-07T12:01", None),
+    ] {
+        let mut story = Story::begin("Europe/Berlin", "2026-05-04T08:00", rules);
+        story.event("anna", "2026-05-04T12:00", "Cart Updated", json!({ "cart_id": "c1" }));
+        story.until("2026-05-04T12:00");
+        let told = story.person("anna").messages.first().expect("told").message.clone();
+        let outcome = Outcome::named(name.trim_start_matches("message_")).expect("an outcome");
+        assert!(told.wakes_on & outcome.bit() != 0 || expected.is_none(), "{name} wakes whoever waits for it");
+        let opened = result_event(&ResultOf::from(&told), outcome, story.at(heard), "");
+        story.timeline.event("anna", opened);
+        story.until("2026-05-10T00:00");
+        let more = story.person("anna").messages.iter().find(|sending| &*sending.message.step == "more").map(|sending| sending.at);
+        assert_eq!(more, expected.map(|at| story.at(at)), "{name} at {heard}");
+        let expired = story.person("anna").entries.iter().any(|entry| entry.what == What::Dropped && entry.because.starts_with("expired"));
+        assert_eq!(expired, expected.is_none());
     }
 }
 
