@@ -29,6 +29,7 @@ pub struct Settings {
     pub database: DatabaseSettings,
     pub rules: RulesSettings,
     pub recording: RecordingSettings,
+    pub ingest: IngestSettings,
     pub evaluate: BatchSettings,
     pub dispatch: BatchSettings,
     pub http: HttpSettings,
@@ -52,6 +53,11 @@ pub struct RulesSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordingSettings {
     pub directory: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IngestSettings {
+    pub future_tolerance_seconds: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +131,9 @@ impl Settings {
             },
             rules: RulesSettings { directory: reader.value("rules.directory", path_of) },
             recording: RecordingSettings { directory: reader.value("recording.directory", path_of) },
+            ingest: IngestSettings {
+                future_tolerance_seconds: reader.value("ingest.future_tolerance_seconds", |text| number(text, 0, 86_400)),
+            },
             evaluate: BatchSettings { batch: reader.value("evaluate.batch", |text| number(text, 1, 10_000)) },
             dispatch: BatchSettings { batch: reader.value("dispatch.batch", |text| number(text, 1, 10_000)) },
             http: HttpSettings {

@@ -9,6 +9,8 @@ mod explain;
 mod import;
 mod operator;
 mod pause;
+mod key;
+mod rejects;
 mod release;
 mod resume;
 mod send_test;
@@ -37,6 +39,8 @@ pub enum Command {
     Demo(demo::Args),
     Doctor(doctor::Args),
     Import(import::Args),
+    Key(key::Args),
+    Rejects(rejects::Args),
     Test(test::Args),
     Simulate(simulate::Args),
     Explain(explain::Args),
@@ -110,6 +114,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Import(args) => import::run(args).await,
+        Command::Key(args) => key::run(args).await,
+        Command::Rejects(args) => rejects::run(args).await,
         Command::Test(args) => test::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Explain(args) => explain::run(args).await,

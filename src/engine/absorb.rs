@@ -14,6 +14,7 @@ use serde_json::{Map, Value as Json};
 use super::action::Channel;
 use super::event::{Event, EventKind, Value};
 use super::features::day_number;
+use super::merge;
 use super::money::{Currency, Money};
 use super::profile::{Activity, Attribute, Consent, Name, Point, Profile, Series, Suppressed};
 use super::rule::expr::{Names, Subject, ValueType};
@@ -46,6 +47,7 @@ pub fn absorb(profile: &mut Profile, event: &Event, names: Names<'_>) {
         EventKind::Identify => absorb_traits(profile, event, names),
         EventKind::Consent => absorb_consent(profile, event),
         EventKind::Track => absorb_deed(profile, event, names),
+        EventKind::Engine if *event.name == *merge::PROFILE_MERGED => merge::absorb(profile, event),
         EventKind::Engine => {}
     }
     match rule_name(event, names.dictionary).as_deref() {

@@ -6,7 +6,7 @@
 //!
 //! One concept is one file, in operator words:
 //!
-//! - facts: [`event`], [`profile`] (the one row), `absorb`, [`features`], [`consent`], [`money`], [`time`]
+//! - facts: [`event`], [`profile`] (the one row), `absorb`, [`merge`] (two turn out to be one), [`features`], [`consent`], [`money`], [`time`]
 //! - meaning: [`rule`] (the compiled files), [`verdict`] (truth with an expiry), [`source`] (is the shop quiet, or are we blind?)
 //! - what the shop gives and takes: [`points`], [`tier`], [`benefit`]
 //! - decisions: [`run`] (a rule's run for one profile), [`gate`] (THE ordered list), [`decide`], [`action`] (what comes out)
@@ -21,6 +21,7 @@ pub mod decide;
 pub mod event;
 pub mod features;
 pub mod gate;
+pub mod merge;
 pub mod money;
 pub mod points;
 pub mod profile;

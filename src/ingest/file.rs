@@ -1,13 +1,7 @@
 //! Facts from files: newline-delimited JSON in the shape of Segment's spec, and CSV of orders; both plain or gzipped (told by their
 //! first bytes, not by their name).
 //!
-//! A line of JSON is `identify` (`traits`), `track` (`event`, `properties`), or our own `consent`, because consent is a record and
-//! no attribute:
-//!
-//! ```json
-//! {"type":"consent","messageId":"c-1","userId":"u1","timestamp":"2026-03-01T09:00:00Z",
-//!  "properties":{"purpose":"marketing","channel":"email","granted":true,"basis":"opt_in","source":"checkout"}}
-//! ```
+//! What a line of JSON may say stands in [`super::wire`].
 //!
 //! Files are streamed, and a row holds at most [`MAX_ROW_BYTES`] in memory. A bad row never stops the rest: it comes out as
 //! [`Rejected`], with its line and one sentence. What is deliberately not done: rows are not sorted, duplicates of an id are left to
@@ -22,50 +16,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
-use jiff::civil::{Date, DateTime};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, json};
 
 use super::Incoming;
-use crate::engine::action::Channel;
+use super::wire::{self, checked_id, instant};
+pub use super::wire::{Origin, Received};
 use crate::engine::event::{Event, EventKind};
 use crate::engine::money::Currency;
-use crate::engine::profile::Category;
-use crate::engine::time::{Timestamp, Zone};
+use crate::engine::time::Timestamp;
 use crate::store::Identity;
 
 /// A longer row is rejected unread. Segment's limit is 32 KiB, real orders reach 43 KB.
 pub const MAX_ROW_BYTES: usize = 1 << 20;
 /// So much of a rejected row is kept to show.
 const EXCERPT_BYTES: usize = 4096;
-/// A longer identity or message id is no identity.
-const MAX_ID_BYTES: usize = 256;
-
-/// When we learned of what a file says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// All of it at this instant: an import. What claims to have happened later is clamped to it.
-    At(Timestamp),
-    /// Each fact as it happened: a replay.
-    AsItHappened,
-}
-
-/// How to read a file.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// The write key or import that stands on every event: with the message id it makes the event unique.
-    pub source: Arc<str>,
-    pub received: Received,
-    /// The zone of dates and times that name none.
-    pub zone: Zone,
-    /// The currency of amounts that name none; none: the program's.
-    pub currency: Option<Currency>,
-}
-
-impl Origin {
-    pub fn new(source: &str, received: Received) -> Self {
-        Origin { source: Arc::from(source), received, zone: Zone::UTC, currency: None }
-    }
-}
 
 /// A row that was not taken, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,36 +161,6 @@ impl Iterator for Lines {
     }
 }
 
-/// When it happened and when we learned of it: nothing is learned before it happened.
-fn instants(occurred: Timestamp, received: Received) -> (Timestamp, Timestamp) {
-    match received {
-        Received::At(at) => (occurred.min(at), at),
-        Received::AsItHappened => (occurred, occurred),
-    }
-}
-
-/// RFC 3339, a date, or a date with a time; what names no offset is local time in `zone`. Years 1970 to 9998.
-fn instant(text: &str, zone: &Zone) -> Option<Timestamp> {
-    let text = text.trim();
-    let with_offset = || Timestamp::parse(text).or_else(|| Timestamp::parse(&text.replacen(' ', "T", 1)));
-    let local = || {
-        let wall: DateTime = text.parse().or_else(|_| text.parse::<Date>().map(|date| date.to_datetime(Default::default()))).ok()?;
-        Some(zone.instant(wall))
-    };
-    with_offset().or_else(local).filter(|at| (0..=LATEST_MS).contains(&at.as_ms()))
-}
-
-/// The end of the year 9998: later instants cannot be moved by a calendar span.
-const LATEST_MS: i64 = 253_370_764_799_999;
-
-fn checked_id(text: &str, what: &str) -> Result<Arc<str>, String> {
-    match text.trim() {
-        "" => Err(format!("`{what}` is empty")),
-        id if id.len() > MAX_ID_BYTES => Err(format!("`{what}` has {} bytes, more than {MAX_ID_BYTES}", id.len())),
-        id => Ok(Arc::from(id)),
-    }
-}
-
 // --------------------------------------------------------------------------------------------------------------- events
 
 fn event_row(row: Result<(u64, Vec<u8>), Rejected>, origin: &Origin) -> Option<Result<Incoming, Rejected>> {
@@ -238,102 +172,7 @@ fn event_row(row: Result<(u64, Vec<u8>), Rejected>, origin: &Origin) -> Option<R
     if bytes.is_empty() {
         return None;
     }
-    Some(parse_event(bytes, origin).map_err(|reason| Rejected::row(line, reason, bytes)))
-}
-
-/// One message of Segment's shape.
-fn parse_event(row: &[u8], origin: &Origin) -> Result<Incoming, String> {
-    let json: Json = serde_json::from_slice(row).map_err(|error| format!("not JSON: {error}"))?;
-    let Json::Object(mut message) = json else { return Err("not a JSON object".into()) };
-    let kind = match message.get("type").and_then(Json::as_str) {
-        Some("track") => EventKind::Track,
-        Some("identify") => EventKind::Identify,
-        Some("consent") => EventKind::Consent,
-        Some(other) => return Err(format!("type `{other}` is not read; use `track`, `identify` or `consent`")),
-        None => return Err("no `type`; use `track`, `identify` or `consent`".into()),
-    };
-    let identity = identity_of(&message)?;
-    let (occurred_at, received_at) = instants(occurred(&message, &origin.zone)?, origin.received);
-    let name = match kind {
-        EventKind::Track => {
-            checked_id(text_of(&message, "event")?.ok_or("a `track` without `event`, the name of what happened")?, "event")?
-        }
-        _ => Arc::from(""),
-    };
-    let properties = match message.remove(if kind == EventKind::Identify { "traits" } else { "properties" }) {
-        None | Some(Json::Null) => Map::new(),
-        Some(Json::Object(map)) => map,
-        Some(other) => return Err(format!("`properties` or `traits` must be an object, not {}", type_name(&other))),
-    };
-    if kind == EventKind::Consent {
-        check_consent(&properties)?;
-    }
-    let id = match text_of(&message, "messageId")? {
-        Some(id) => checked_id(id, "messageId")?,
-        // the same row twice is the same fact
-        None => Arc::from(format!("row:{:032x}", twox_hash::XxHash3_128::oneshot(row))),
-    };
-    let event = Event { id, kind, name, occurred_at, received_at, source: origin.source.clone(), properties };
-    Ok(Incoming { identity, event })
-}
-
-fn identity_of(message: &Map<String, Json>) -> Result<Identity, String> {
-    let id_of = |key: &str| match message.get(key) {
-        None | Some(Json::Null) => Ok(None),
-        Some(Json::String(id)) if id.trim().is_empty() => Ok(None),
-        Some(Json::String(id)) => checked_id(id, key).map(Some),
-        Some(Json::Number(id)) if id.is_i64() || id.is_u64() => Ok(Some(Arc::from(id.to_string()))),
-        Some(other) => Err(format!("`{key}` must be text, not {}", type_name(other))),
-    };
-    match (id_of("userId")?, id_of("anonymousId")?) {
-        (Some(user), _) => Ok(Identity::User(user)),
-        (None, Some(anonymous)) => Ok(Identity::Anonymous(anonymous)),
-        (None, None) => Err("no `userId` and no `anonymousId`: nobody to whom it happened".into()),
-    }
-}
-
-fn occurred(message: &Map<String, Json>, zone: &Zone) -> Result<Timestamp, String> {
-    let text = match text_of(message, "timestamp")? {
-        Some(text) => text,
-        None => text_of(message, "originalTimestamp")?.ok_or("no `timestamp`")?,
-    };
-    instant(text, zone).ok_or_else(|| format!("`timestamp` is `{text}`; write it like `2026-11-06T10:00:00Z`"))
-}
-
-fn text_of<'a>(message: &'a Map<String, Json>, key: &str) -> Result<Option<&'a str>, String> {
-    match message.get(key) {
-        None | Some(Json::Null) => Ok(None),
-        Some(Json::String(text)) => Ok(Some(text)),
-        Some(other) => Err(format!("`{key}` must be text, not {}", type_name(other))),
-    }
-}
-
-/// A consent record says for what, by which way, and whether; the rest is evidence.
-fn check_consent(properties: &Map<String, Json>) -> Result<(), String> {
-    let text = |key: &str| properties.get(key).and_then(Json::as_str).ok_or_else(|| format!("a consent needs `{key}` (text)"));
-    let (purpose, channel) = (text("purpose")?, text("channel")?);
-    if Category::named(purpose).is_none() {
-        let names = Category::ALL.map(Category::name).join(", ");
-        return Err(format!("purpose `{purpose}` is not known; one of {names}"));
-    }
-    if Channel::named(channel).is_none() {
-        return Err(format!("channel `{channel}` is not known; one of {}", Channel::ALL.map(Channel::name).join(", ")));
-    }
-    match properties.get("granted") {
-        Some(Json::Bool(_)) => Ok(()),
-        _ => Err("a consent needs `granted` (true or false)".into()),
-    }
-}
-
-fn type_name(json: &Json) -> &'static str {
-    match json {
-        Json::Null => "null",
-        Json::Bool(_) => "a boolean",
-        Json::Number(_) => "a number",
-        Json::String(_) => "text",
-        Json::Array(_) => "a list",
-        Json::Object(_) => "an object",
-    }
+    Some(wire::message(bytes, None, origin).map_err(|reason| Rejected::row(line, reason, bytes)))
 }
 
 // --------------------------------------------------------------------------------------------------------------- orders
@@ -402,7 +241,7 @@ impl Orders {
         let date = field(self.columns.date, "date")?;
         let occurred = instant(date, &self.origin.zone)
             .ok_or_else(|| format!("the date is `{date}`; write it like `2026-11-06`, `2026-11-06 10:00` or `2026-11-06T10:00:00Z`"))?;
-        let (occurred_at, received_at) = instants(occurred, self.origin.received);
+        let (occurred_at, received_at) = self.origin.received.instants(Some(occurred))?;
         let amount = amount(field(self.columns.amount, "amount")?)?;
         let currency = match self.columns.currency.map(|index| field(index, "currency")).transpose()? {
             Some(code) if !code.is_empty() => {
@@ -424,7 +263,7 @@ impl Orders {
         let name = Arc::from(if amount < 0.0 { "Order Refunded" } else { "Order Completed" });
         let id = Arc::from(format!("order:{order_id}"));
         let event = Event { id, kind: EventKind::Track, name, occurred_at, received_at, source: self.origin.source.clone(), properties };
-        Ok(Incoming { identity: Identity::User(customer), event })
+        Ok(Incoming { identity: Identity::User(customer), link: None, event })
     }
 
     fn named_order(&mut self, id: &str, line: u64) -> Result<String, String> {
@@ -542,7 +381,7 @@ mod tests {
             ("{", "not JSON"),
             ("[1]", "not a JSON object"),
             (r#"{"userId":"u","timestamp":"2026-01-01"}"#, "no `type`"),
-            (r#"{"type":"page","userId":"u","timestamp":"2026-01-01"}"#, "type `page` is not read"),
+            (r#"{"type":"poke","userId":"u","timestamp":"2026-01-01"}"#, "type `poke` is none of `track`"),
             (r#"{"type":"identify","timestamp":"2026-01-01"}"#, "nobody to whom it happened"),
             (r#"{"type":"identify","userId":" ","timestamp":"2026-01-01"}"#, "nobody to whom it happened"),
             (r#"{"type":"identify","userId":["u"],"timestamp":"2026-01-01"}"#, "`userId` must be text, not a list"),

@@ -2,16 +2,20 @@
 //! nothing behind it checks again. What an event *means* is not known here: that is the dictionary's and the engine's.
 
 pub mod file;
+pub mod http;
+pub mod wire;
 
 use crate::engine::absorb::is_active;
 use crate::engine::event::Event;
 use crate::engine::rule::Dictionary;
-use crate::store::{Identity, NewEvent};
+use crate::store::{Identity, Link, NewEvent};
 
 /// A checked fact and whom it is about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incoming {
     pub identity: Identity,
+    /// Under which other id the same person is known.
+    pub link: Option<Link>,
     pub event: Event,
 }
 
@@ -24,6 +28,6 @@ impl Incoming {
     /// Ready for the store.
     pub fn into_new(self, dictionary: &Dictionary) -> NewEvent {
         let active = self.is_active(dictionary);
-        NewEvent { identity: self.identity, event: self.event, active }
+        NewEvent { identity: self.identity, link: self.link, event: self.event, active }
     }
 }

@@ -91,10 +91,22 @@ pub enum Identity {
 
 // -------------------------------------------------------------------------------------------------------------- events
 
+/// What a sender says besides about who somebody is: two ids belong to one person.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Link {
+    /// The person was seen under this anonymous id. Whoever is known under it by no user id yet is the same person; whoever is known by
+    /// another user id is not (a shared device).
+    Anonymous(Name),
+    /// The person was known under this id until now, as a user or anonymously: whatever is known of either, they are one.
+    Previous(Name),
+}
+
 /// An event on its way in.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     pub identity: Identity,
+    /// Only beside a user id.
+    pub link: Option<Link>,
     pub event: Event,
     /// Counts as the person being there: kept in the hourly counts of its source, from which quiet spans are told.
     pub active: bool,
@@ -106,6 +118,90 @@ pub struct Appended {
     pub new: u64,
     pub duplicates: u64,
     pub profiles_created: u64,
+    /// Profiles that turned out to be the same person as another.
+    pub profiles_merged: u64,
+}
+
+/// So many refused events are kept, the newest.
+pub const REJECTS_MAX: i64 = 100_000;
+
+/// An event that was refused at the door.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reject {
+    /// The source of the key it came by.
+    pub source: Name,
+    /// One sentence for its sender.
+    pub reason: String,
+    /// As it came, perhaps cut short.
+    pub row: String,
+    pub at: Timestamp,
+}
+
+/// A refused event as stored: the same text from the same source is one row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RejectRow {
+    pub seq: i64,
+    pub source: Name,
+    pub reason: String,
+    pub row: String,
+    pub first_at: Timestamp,
+    pub last_at: Timestamp,
+    pub times: u64,
+}
+
+// ---------------------------------------------------------------------------------------------------------------- keys
+
+/// Number of a key, by which it is revoked.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct KeyId(pub i64);
+
+/// What a key opens.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum KeyScope {
+    /// Sending events.
+    Write,
+    /// Reading people back.
+    Read,
+}
+
+impl KeyScope {
+    pub const ALL: [KeyScope; 2] = [KeyScope::Write, KeyScope::Read];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyScope::Write => "write",
+            KeyScope::Read => "read",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name)
+    }
+}
+
+/// A key to be kept: its hash only.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// Stands on every event that comes by the key; several keys may have the same.
+    pub source: Name,
+    pub scope: KeyScope,
+    /// SHA-256.
+    pub hash: [u8; 32],
+    pub at: Timestamp,
+    pub by: Name,
+}
+
+/// A key as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiKey {
+    pub id: KeyId,
+    pub source: Name,
+    pub scope: KeyScope,
+    pub hash: [u8; 32],
+    pub created_at: Timestamp,
+    pub created_by: Name,
+    /// Opens nothing since then; by whom.
+    pub revoked: Option<(Timestamp, Name)>,
 }
 
 // ----------------------------------------------------------------------------------------------------------- decisions
@@ -427,6 +523,8 @@ pub struct StoredProfile {
     pub waiting: Vec<Event>,
     /// Set aside since then, and why.
     pub quarantined: Option<(Timestamp, String)>,
+    /// Turned out to be the same person as that one, who has heard its facts; only what the shop did for it stays here.
+    pub merged_into: Option<ProfileId>,
 }
 
 /// Some people, by id.
@@ -537,7 +635,25 @@ pub trait Store: Send + Sync {
 
     /// Appends events, each exactly once per (source, id), creating profiles for identities not seen before. Their profiles are
     /// due at the event's received instant. Durable when it returns: then the sender may be told so.
+    ///
+    /// [`Link`]s are followed in the order of the batch, before any of its events finds its person. Two profiles that turn out to be one
+    /// person are merged: the one that stays hears the facts of the other, each once, and what the shop did for it
+    /// ([`crate::engine::merge`]); the other is closed. Two steps, each of which may be done again.
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<Appended, StoreError>;
+
+    /// Keeps what was refused at the door; of many the newest [`REJECTS_MAX`].
+    async fn keep_rejects(&self, rejects: Vec<Reject>) -> Result<(), StoreError>;
+
+    /// Refused events after `after` by number, up to `limit`.
+    async fn rejects(&self, after: i64, limit: usize) -> Result<Vec<RejectRow>, StoreError>;
+
+    async fn add_key(&self, key: NewKey) -> Result<KeyId, StoreError>;
+
+    /// False: there is no such key, or it is revoked already.
+    async fn revoke_key(&self, id: KeyId, at: Timestamp, by: &str) -> Result<bool, StoreError>;
+
+    /// Every key, revoked ones too.
+    async fn keys(&self) -> Result<Vec<ApiKey>, StoreError>;
 
     // -- evaluate
 

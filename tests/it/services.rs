@@ -195,7 +195,7 @@ impl Shop {
             source: "shop".into(),
             properties,
         };
-        let new = NewEvent { identity: Identity::User(user.into()), event, active: name == "Signed Up" };
+        let new = NewEvent { identity: Identity::User(user.into()), link: None, event, active: name == "Signed Up" };
         self.store.append_events(vec![new]).await.expect("an acknowledged event");
     }
 
@@ -682,7 +682,7 @@ async fn a_source_that_falls_silent_is_noticed_and_heard_again() {
             let (id, name) = (Arc::from(format!("{hour}-{visit}")), "Signed Up".into());
             let properties = serde_json::Map::new();
             let event = Event { id, kind: EventKind::Track, name, occurred_at: at, received_at: at, source: "pixel".into(), properties };
-            NewEvent { identity: Identity::User("crowd".into()), event, active: true }
+            NewEvent { identity: Identity::User("crowd".into()), link: None, event, active: true }
         })
     };
     // 30 days of five visits an hour, then a night and a morning without any

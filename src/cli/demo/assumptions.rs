@@ -242,7 +242,7 @@ fn assumed(fact: &Incoming, kind: EventKind, what: &str, properties: Json) -> In
         source: Name::from(SOURCE),
         properties,
     };
-    Incoming { identity: fact.identity.clone(), event }
+    Incoming { identity: fact.identity.clone(), link: None, event }
 }
 
 #[cfg(test)]

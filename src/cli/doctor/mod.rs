@@ -100,7 +100,10 @@ async fn examine(store: &SqliteStore) -> anyhow::Result<Report> {
         sets.learn(store, &page.profiles, &mut report).await;
         for stored in &page.profiles {
             let Some(history) = add_history(store, stored.id, &stored.profile.key, &mut sums, &mut report).await else { continue };
-            Person { ctx: &sets.context(), stored, history: &history, report: &mut report }.examine();
+            // the facts of one that was merged are another's by now; that one is examined
+            if stored.merged_into.is_none() {
+                Person { ctx: &sets.context(), stored, history: &history, report: &mut report }.examine();
+            }
         }
     }
     bar.finish_and_clear();

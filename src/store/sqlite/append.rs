@@ -1,28 +1,18 @@
 //! Events come in: each exactly once, creating the people it is about, who are then due.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 
+use super::identities::People;
 use super::memory::id_hash;
-use super::rows::{Fields, States, Waits, event_row, insert_events, json};
+use super::rows::{Fields, Waits, event_row, insert_events, json};
 use super::writer::{Tx, Work};
 use crate::engine::event::EventKind;
-use crate::engine::profile::Profile;
 use crate::engine::time::{HOUR_MS, Timestamp};
-use crate::store::{Appended, EventSeq, Identity, NewEvent, ProfileId, StoreError};
+use crate::store::{Appended, EventSeq, NewEvent, ProfileId, StoreError};
 
 pub(super) struct Append(pub Vec<NewEvent>);
-
-pub(super) const FIND_IDENTITIES: &str = "select j.key, i.profile_id from json_each($1) j
-    join identities i on i.kind = j.value ->> 0 and i.value = j.value ->> 1";
-
-/// $1: rows of id, key, kind, value, place and length of the state in $2.
-pub(super) const CREATE_PROFILES: &str = "
-    insert into profiles (id, key, version, due_at, absorbed_seq, woken_seq, state)
-    select value ->> 0, value ->> 1, 0, null, 0, 0, substr($2, value ->> 4, value ->> 5) from json_each($1);
-    insert into identities (kind, value, profile_id)
-    select value ->> 2, value ->> 3, value ->> 0 from json_each($1)";
 
 /// The candidates of $1 (number, profile, hash, source, id) that are on record already.
 pub(super) const FIND_DUPLICATES: &str = "select distinct j.value ->> 0 from json_each($1) j
@@ -60,59 +50,18 @@ impl Work for Append {
         if self.0.is_empty() {
             return Ok(Appended::default());
         }
-        let (owners, profiles_created) = owners(&self.0, tx).await?;
+        let people = People::resolve(&self.0, tx).await?;
+        let owners: Vec<ProfileId> = self.0.iter().map(|new| people.owner(&new.identity)).collect::<Result<_, _>>()?;
         let is_duplicate = duplicates(&self.0, &owners, tx).await?;
         let fresh: Vec<(ProfileId, &NewEvent)> =
             self.0.iter().zip(&owners).zip(&is_duplicate).filter(|(_, known)| !**known).map(|((new, owner), _)| (*owner, new)).collect();
         write(&fresh, tx).await?;
+        let received_at = self.0.iter().map(|new| new.event.received_at).max().unwrap_or(Timestamp::DISTANT_PAST);
+        people.merge(received_at, tx).await?;
         let new = fresh.len() as u64;
-        Ok(Appended { new, duplicates: self.0.len() as u64 - new, profiles_created })
+        let duplicates = self.0.len() as u64 - new;
+        Ok(Appended { new, duplicates, profiles_created: people.created_count(), profiles_merged: people.merged_count() })
     }
-}
-
-fn identity_parts(identity: &Identity) -> (&'static str, &str) {
-    match identity {
-        Identity::User(id) => ("user", id),
-        Identity::Anonymous(id) => ("anonymous", id),
-    }
-}
-
-/// Whose event each is, creating people not seen before; and how many were created.
-async fn owners(events: &[NewEvent], tx: &mut Tx<'_>) -> Result<(Vec<ProfileId>, u64), StoreError> {
-    let distinct: BTreeSet<&Identity> = events.iter().map(|e| &e.identity).collect();
-    let distinct: Vec<&Identity> = distinct.into_iter().collect();
-    let asked: Vec<_> = distinct.iter().map(|identity| identity_parts(identity)).collect();
-    let mut known: Vec<Option<ProfileId>> = vec![None; distinct.len()];
-    for row in sqlx::query(FIND_IDENTITIES).bind(json(&asked)?).fetch_all(&mut *tx.connection).await? {
-        let mut fields = Fields::of("identities", &row);
-        let (index, id): (i64, i64) = (fields.next("key")?, fields.next("profile_id")?);
-        if let Some(slot) = usize::try_from(index).ok().and_then(|index| known.get_mut(index)) {
-            *slot = Some(ProfileId(id));
-        }
-    }
-    let created = create(&distinct, &mut known, tx).await?;
-    let by_identity: HashMap<&Identity, ProfileId> =
-        distinct.into_iter().zip(known).filter_map(|(identity, id)| id.map(|id| (identity, id))).collect();
-    let owner = |event: &NewEvent| by_identity.get(&event.identity).copied();
-    let owners: Option<Vec<ProfileId>> = events.iter().map(owner).collect();
-    let owners = owners.ok_or_else(|| StoreError::Unavailable("an identity was neither found nor created".into()))?;
-    Ok((owners, created))
-}
-
-async fn create(identities: &[&Identity], known: &mut [Option<ProfileId>], tx: &mut Tx<'_>) -> Result<u64, StoreError> {
-    let mut states = States::default();
-    let mut rows = Vec::new();
-    for (identity, slot) in identities.iter().zip(known).filter(|(_, slot)| slot.is_none()) {
-        let (kind, value) = identity_parts(identity);
-        let id = tx.memory.profile_id();
-        let (place, length) = states.add(&Profile::new(value));
-        rows.push((id.0, value, kind, value, place, length));
-        *slot = Some(id);
-    }
-    if !rows.is_empty() {
-        sqlx::query(CREATE_PROFILES).bind(json(&rows)?).bind(states.into_bytes()).execute(&mut *tx.connection).await?;
-    }
-    Ok(rows.len() as u64)
 }
 
 /// For each event: whether it is a copy of one on record, or of one before it in the batch.

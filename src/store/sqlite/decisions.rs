@@ -417,7 +417,7 @@ pub(super) struct Reinstate {
 /// $1: ids; $2: the instant. The version moves, so that a look under way does not set a later due instant over this one.
 pub(super) const REINSTATE: &str = "
     update profiles set quarantined_at = null, quarantined_because = null, due_at = min(coalesce(due_at, $2), $2), version = version + 1
-    where id in (select value from json_each($1));
+    where id in (select value from json_each($1)) and merged_into is null;
     delete from claims where profile_id in (select value from json_each($1)) and worker is null";
 
 #[async_trait]

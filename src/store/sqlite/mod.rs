@@ -10,10 +10,13 @@
 
 mod append;
 mod decisions;
+mod identities;
+mod keys;
 mod memory;
 mod open;
 mod outbox;
 mod reads;
+mod rejects;
 mod rows;
 mod rules;
 #[cfg(test)]
@@ -34,9 +37,9 @@ pub use self::open::{Durability, Options};
 use self::world::WorldCache;
 use self::writer::{Work, Writer};
 use super::{
-    Appended, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq, History, Identity, IntentCommit, Look,
-    MessageResult, MessageRow, NewEvent, Operation, PauseScope, ProfileId, ProfilePage, Publication, Published, Recorded, SourceHour,
-    Store, StoreError, StoredProfile, WorldView,
+    ApiKey, Appended, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq, History, Identity, IntentCommit,
+    KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId, ProfilePage, Publication, Published, Recorded, Reject,
+    RejectRow, SourceHour, Store, StoreError, StoredProfile, WorldView,
 };
 use crate::engine::action::MessageId;
 use crate::engine::decide::Pause;
@@ -135,6 +138,26 @@ impl From<sqlx::Error> for StoreError {
 impl Store for SqliteStore {
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<Appended, StoreError> {
         self.write(append::Append(events)).await
+    }
+
+    async fn keep_rejects(&self, rejects: Vec<Reject>) -> Result<(), StoreError> {
+        self.write(rejects::KeepRejects(rejects)).await
+    }
+
+    async fn rejects(&self, after: i64, limit: usize) -> Result<Vec<RejectRow>, StoreError> {
+        rejects::rejects(&self.readers, after, limit).await.map_err(|e| self.failed(e))
+    }
+
+    async fn add_key(&self, key: NewKey) -> Result<KeyId, StoreError> {
+        self.write(keys::AddKey(key)).await
+    }
+
+    async fn revoke_key(&self, id: KeyId, at: Timestamp, by: &str) -> Result<bool, StoreError> {
+        self.write(keys::RevokeKey { id, at, by: Name::from(by) }).await
+    }
+
+    async fn keys(&self) -> Result<Vec<ApiKey>, StoreError> {
+        keys::keys(&self.readers).await.map_err(|e| self.failed(e))
     }
 
     async fn claim_due(&self, now: Timestamp, limit: usize, worker: &str) -> Result<DueProfiles, StoreError> {

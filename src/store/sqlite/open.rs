@@ -60,7 +60,10 @@ impl Options {
 }
 
 /// The migrations, in order. They only ever add.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql")),
+    (2, "ingest", include_str!("../../../migrations/sqlite/0002_ingest.sql")),
+];
 
 /// Pages kept in memory by each connection, in kB (negative: that is how SQLite takes it).
 const CACHE_KB: &str = "-65536";

@@ -56,8 +56,8 @@ pub(super) async fn find_profile(readers: &SqlitePool, identity: &Identity) -> R
     row.map(|row| Ok(ProfileId(Fields::of("identities", &row).next("profile_id")?))).transpose()
 }
 
-pub(super) const PROFILES: &str =
-    "select p.id, p.key, p.version, p.due_at, p.absorbed_seq, p.quarantined_at, p.quarantined_because, p.state
+pub(super) const PROFILES: &str = "select p.id, p.key, p.version, p.due_at, p.absorbed_seq, p.quarantined_at, p.quarantined_because,
+        p.merged_into, p.state
     from profiles p where p.id > $1 order by p.id limit $2";
 pub(super) const WAITING: &str = concat!(
     "select e.profile_id, ",
@@ -110,8 +110,9 @@ fn stored_profile(id: ProfileId, fields: &mut Fields<'_>) -> Result<(StoredProfi
     let absorbed = fields.next("absorbed_seq")?;
     let (at, because) = (fields.optional_instant("quarantined_at")?, fields.next::<Option<String>>("quarantined_because")?);
     let quarantined = at.map(|at| (at, because.unwrap_or_default()));
+    let merged_into = fields.next::<Option<i64>>("merged_into")?.map(ProfileId);
     let profile = fields.state("state")?;
-    Ok((StoredProfile { id, version, profile, due_at, waiting: Vec::new(), quarantined }, absorbed))
+    Ok((StoredProfile { id, version, profile, due_at, waiting: Vec::new(), quarantined, merged_into }, absorbed))
 }
 
 // ------------------------------------------------------------------------------------------------------------- history
@@ -338,7 +339,7 @@ pub(super) async fn events(readers: &SqlitePool, after: EventSeq, limit: usize) 
 // ---------------------------------------------------------------------------------------------------------------- sums
 
 pub(super) const COUNT_ALL: &str =
-    "select (select count(*) from profiles), (select count(*) from profiles where quarantined_at is not null),
+    "select (select count(*) from profiles), (select count(*) from profiles where quarantined_at is not null and merged_into is null),
     (select count(*) from events), (select count(*) from attempts)";
 pub(super) const COUNT_ENTRIES: &str =
     "select rule, step, what, case when what in ('ended', 'result') then because else '' end as outcome, count(*)

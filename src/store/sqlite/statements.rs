@@ -5,16 +5,29 @@ use std::path::Path;
 
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
-use super::{append as a, decisions as d, open as o, outbox as b, reads as r, rules as u, world as w};
+use super::{
+    append as a, decisions as d, identities as i, keys as k, open as o, outbox as b, reads as r, rejects as j, rules as u, world as w,
+};
 use crate::store::sqlite::SqliteStore;
 
 /// Statements that may not walk through a whole table of people, events or messages.
 const HOT: &[(&str, &str)] = &[
-    ("FIND_IDENTITIES", a::FIND_IDENTITIES),
-    ("CREATE_PROFILES", a::CREATE_PROFILES),
+    ("FIND_IDENTITIES", i::FIND_IDENTITIES),
+    ("FIND_USERS", i::FIND_USERS),
+    ("CREATE_PROFILES", i::CREATE_PROFILES),
+    ("COPY_FACTS", i::COPY_FACTS),
+    ("HEAR_FACTS", i::HEAR_FACTS),
+    ("STILL_OPEN", i::STILL_OPEN),
+    ("GONE_STATE", i::GONE_STATE),
+    ("HEARD_OF", i::HEARD_OF),
+    ("INSERT_MERGED", i::INSERT_MERGED),
+    ("CLOSE", i::CLOSE),
     ("FIND_DUPLICATES", a::FIND_DUPLICATES),
     ("APPEND", a::APPEND),
     ("RECORD_CONSENTS", a::RECORD_CONSENTS),
+    ("KEEP_REJECTS", j::KEEP_REJECTS),
+    ("FORGET_REJECTS", j::FORGET_REJECTS),
+    ("REJECTS", j::REJECTS),
     ("CLAIM", d::CLAIM),
     ("WAITING_EVENTS", d::WAITING_EVENTS),
     ("GUARDS", d::GUARDS),
@@ -61,6 +74,9 @@ const OTHER: &[(&str, &str)] = &[
     ("COUNT_BOOT", o::COUNT_BOOT),
     ("VOID_CLAIMS", o::VOID_CLAIMS),
     ("NUMBERS", o::NUMBERS),
+    ("ADD_KEY", k::ADD_KEY),
+    ("REVOKE_KEY", k::REVOKE_KEY),
+    ("KEYS", k::KEYS),
     ("RULE_STATES", u::RULE_STATES),
     ("PUBLISH", u::PUBLISH),
     ("CURRENT_VERSION", u::CURRENT_VERSION),
@@ -89,12 +105,15 @@ const OTHER: &[(&str, &str)] = &[
     ("COUNT_EXPOSURES", r::COUNT_EXPOSURES),
 ];
 
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 10] = [
     include_str!("append.rs"),
     include_str!("decisions.rs"),
+    include_str!("identities.rs"),
+    include_str!("keys.rs"),
     include_str!("open.rs"),
     include_str!("outbox.rs"),
     include_str!("reads.rs"),
+    include_str!("rejects.rs"),
     include_str!("rules.rs"),
     include_str!("world.rs"),
 ];

@@ -69,10 +69,19 @@ macro_rules! each_exercise {
             a_virtual_clock_finds_its_next_stop,
             a_replay_looks_at_everything_in_its_own_instant,
             counts_and_pages_tell_the_same,
+            who_signs_up_keeps_the_profile_of_the_visits_before,
+            two_profiles_of_one_person_become_one_and_nothing_counts_twice,
+            whoever_shares_a_device_stays_somebody_else,
+            an_alias_joins_two_names_of_a_customer,
+            a_merge_stops_what_waits_and_counts_what_went,
+            keys_are_kept_by_hash_and_revoked_once,
+            what_is_refused_is_kept_with_its_reason_and_counted,
         }
     };
 }
 pub(super) use each_exercise;
+
+pub use super::people::*;
 
 // -------------------------------------------------------------------------------------------------------------- events
 
@@ -88,7 +97,7 @@ pub async fn promise_i7_an_acknowledged_event_is_applied_exactly_once(h: &dyn Ha
     other_source.source = Arc::from("app");
     let other = store.append_events(vec![from_user("u", other_source)]).await.expect("appended");
     assert_eq!(other.new, 1, "an id is unique per source only");
-    let under_another_name = NewEvent { identity: Identity::Anonymous(Arc::from("phone")), event: a, active: false };
+    let under_another_name = NewEvent { identity: Identity::Anonymous(Arc::from("phone")), link: None, event: a, active: false };
     assert_eq!(store.append_events(vec![under_another_name]).await.expect("appended").duplicates, 1);
     let claimed = claim_one(&*store, "u", hour(3)).await;
     let ids: Vec<&str> = claimed.events.iter().map(|event| &*event.id).collect();

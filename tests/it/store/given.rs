@@ -36,7 +36,7 @@ pub fn event(id: &str, at: Timestamp) -> Event {
 }
 
 pub fn from_user(user: &str, event: Event) -> NewEvent {
-    NewEvent { identity: user_named(user), event, active: true }
+    NewEvent { identity: user_named(user), link: None, event, active: true }
 }
 
 pub fn user_named(user: &str) -> Identity {

@@ -3,4 +3,5 @@
 mod encoding;
 mod exercise;
 pub mod given;
+mod people;
 mod sqlite;

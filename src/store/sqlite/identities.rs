@@ -1,0 +1,278 @@
+//! Who somebody is: the identity table, people not seen before, and merges when two turn out to be one.
+//!
+//! A merge is two steps, each idempotent, and neither needs the other in one transaction: the facts of the profile that goes are copied to
+//! the one that stays (those that it has already are left out), then the one that goes is closed. What is still heard of the one
+//! that goes comes to the one that stays, because the identities point there first.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::rows::{Fields, States, Waits, event_row, insert_events, json};
+use super::writer::Tx;
+use crate::engine::action::MessageId;
+use crate::engine::merge;
+use crate::engine::profile::Profile;
+use crate::engine::time::Timestamp;
+use crate::store::{Identity, Link, NewEvent, ProfileId, StoreError};
+
+pub(super) const FIND_IDENTITIES: &str = "select j.key, i.profile_id from json_each($1) j
+    join identities i on i.kind = j.value ->> 0 and i.value = j.value ->> 1";
+
+/// Which of the profiles $1 are known by a user id.
+pub(super) const FIND_USERS: &str = "select distinct i.profile_id from json_each($1) j
+    join identities i on i.profile_id = j.value where i.kind = 'user'";
+
+/// $1: rows of id, key, place and length of the state in $2; $3: rows of kind, value, profile.
+pub(super) const CREATE_PROFILES: &str = "
+    insert into profiles (id, key, version, due_at, absorbed_seq, woken_seq, state)
+    select value ->> 0, value ->> 1, 0, null, 0, 0, substr($2, value ->> 2, value ->> 3) from json_each($1);
+    insert into identities (kind, value, profile_id)
+    select value ->> 0, value ->> 1, value ->> 2 from json_each($3)";
+
+/// What becomes of the people that a batch speaks of.
+#[derive(Default)]
+pub(super) struct People {
+    of: HashMap<Identity, ProfileId>,
+    /// With the key of each.
+    created: Vec<(ProfileId, String)>,
+    attached: Vec<(Identity, ProfileId)>,
+    /// (gone, stays), in order.
+    merged: Vec<(ProfileId, ProfileId)>,
+}
+
+impl People {
+    /// Looks everybody up, follows the links, and creates whoever is new.
+    pub async fn resolve(events: &[NewEvent], tx: &mut Tx<'_>) -> Result<People, StoreError> {
+        let mut people = People::default();
+        people.find(events, tx).await?;
+        let mut users = people.users_among_the_linked(events, tx).await?;
+        for new in events {
+            if let (Identity::User(_), Some(link)) = (&new.identity, &new.link) {
+                people.follow(&new.identity, link, &mut users, tx);
+            }
+        }
+        for new in events {
+            if !people.of.contains_key(&new.identity) {
+                people.create(&new.identity, tx);
+            }
+        }
+        people.write(tx).await?;
+        Ok(people)
+    }
+
+    pub fn owner(&self, identity: &Identity) -> Result<ProfileId, StoreError> {
+        let owner = self.of.get(identity).copied();
+        owner.ok_or_else(|| StoreError::Unavailable("an identity was neither found nor created".into()))
+    }
+
+    pub fn created_count(&self) -> u64 {
+        self.created.len() as u64
+    }
+
+    async fn find(&mut self, events: &[NewEvent], tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let mut distinct: BTreeSet<Identity> = events.iter().map(|new| new.identity.clone()).collect();
+        distinct.extend(events.iter().filter_map(|new| new.link.as_ref()).flat_map(linked));
+        let distinct: Vec<Identity> = distinct.into_iter().collect();
+        let asked: Vec<_> = distinct.iter().map(parts).collect();
+        for row in sqlx::query(FIND_IDENTITIES).bind(json(&asked)?).fetch_all(&mut *tx.connection).await? {
+            let mut fields = Fields::of("identities", &row);
+            let (index, id): (i64, i64) = (fields.next("key")?, fields.next("profile_id")?);
+            if let Some(identity) = usize::try_from(index).ok().and_then(|index| distinct.get(index)) {
+                self.of.insert(identity.clone(), ProfileId(id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asked only for people whose two ids are two profiles so far; mostly nobody.
+    async fn users_among_the_linked(&self, events: &[NewEvent], tx: &mut Tx<'_>) -> Result<HashSet<ProfileId>, StoreError> {
+        let links = events.iter().filter_map(|new| Some((&new.identity, new.link.as_ref()?)));
+        let apart = links.flat_map(|(user, link)| {
+            let user = self.of.get(user);
+            linked(link).filter_map(|other| self.of.get(&other)).filter(move |other| user != Some(*other)).map(|other| other.0)
+        });
+        let apart: BTreeSet<i64> = apart.collect();
+        if apart.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let asked: Vec<i64> = apart.into_iter().collect();
+        let rows = sqlx::query(FIND_USERS).bind(json(&asked)?).fetch_all(&mut *tx.connection).await?;
+        rows.iter().map(|row| Ok(ProfileId(Fields::of("identities", row).next("profile_id")?))).collect()
+    }
+
+    /// Makes one person of two ids. Who is known by one of them only gets the other; who is known by both as two is merged.
+    fn follow(&mut self, user: &Identity, link: &Link, users: &mut HashSet<ProfileId>, tx: &mut Tx<'_>) {
+        let other = linked(link).find_map(|other| self.of.get(&other).copied());
+        let may_join = |other: &ProfileId| matches!(link, Link::Previous(_)) || !users.contains(other);
+        let one = match (self.of.get(user).copied(), other) {
+            (None, Some(other)) if may_join(&other) => {
+                self.attach(user.clone(), other);
+                other
+            }
+            (None, _) => self.create(user, tx),
+            (Some(known), Some(other)) if known != other && may_join(&other) => {
+                self.merged.push((other, known));
+                self.of.values_mut().filter(|owner| **owner == other).for_each(|owner| *owner = known);
+                known
+            }
+            (Some(known), _) => known,
+        };
+        users.insert(one);
+        for id in linked(link) {
+            if !self.of.contains_key(&id) {
+                self.attach(id, one);
+            }
+        }
+    }
+
+    fn attach(&mut self, identity: Identity, owner: ProfileId) {
+        self.of.insert(identity.clone(), owner);
+        self.attached.push((identity, owner));
+    }
+
+    fn create(&mut self, identity: &Identity, tx: &mut Tx<'_>) -> ProfileId {
+        let id = tx.memory.profile_id();
+        self.created.push((id, parts(identity).1.to_owned()));
+        self.attach(identity.clone(), id);
+        id
+    }
+
+    async fn write(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        if self.created.is_empty() && self.attached.is_empty() {
+            return Ok(());
+        }
+        let mut states = States::default();
+        let profiles: Vec<_> = self
+            .created
+            .iter()
+            .map(|(id, key)| {
+                let (place, length) = states.add(&Profile::new(key));
+                (id.0, key, place, length)
+            })
+            .collect();
+        let identities: Vec<_> = self.attached.iter().map(|(identity, owner)| (parts(identity), owner.0)).collect();
+        let identities: Vec<_> = identities.iter().map(|((kind, value), owner)| (kind, value, owner)).collect();
+        sqlx::query(CREATE_PROFILES)
+            .bind(json(&profiles)?)
+            .bind(states.into_bytes())
+            .bind(json(&identities)?)
+            .execute(&mut *tx.connection)
+            .await?;
+        Ok(())
+    }
+
+    /// Carries the merges out. After the events of the batch are written, so that whoever stays hears them first.
+    pub async fn merge(&self, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        for (gone, stays) in &self.merged {
+            copy_facts(*gone, *stays, at, tx).await?;
+            close(*gone, *stays, at, tx).await?;
+            tracing::info!(profile.id = stays.0, gone.id = gone.0, "two profiles turned out to be one person and were merged");
+        }
+        Ok(())
+    }
+
+    pub fn merged_count(&self) -> u64 {
+        self.merged.len() as u64
+    }
+}
+
+fn parts(identity: &Identity) -> (&'static str, &str) {
+    match identity {
+        Identity::User(id) => ("user", id),
+        Identity::Anonymous(id) => ("anonymous", id),
+    }
+}
+
+/// The identities that a link may mean. A previous id may have been either: that of a user is looked at first.
+fn linked(link: &Link) -> impl Iterator<Item = Identity> {
+    let (user, anonymous) = match link {
+        Link::Anonymous(id) => (None, id),
+        Link::Previous(id) => (Some(Identity::User(id.clone())), id),
+    };
+    user.into_iter().chain([Identity::Anonymous(anonymous.clone())])
+}
+
+// -------------------------------------------------------------------------------------------------------------- merges
+
+/// Events that are facts about the person: what came from outside, and what ends consent. $1 gone, $2 stays, $3 the first number.
+pub(super) const COPY_FACTS: &str = "
+    insert into events (seq, profile_id, id_hash, source, event_id, kind, name, occurred_at, received_at, waits, properties)
+    select $3 + row_number() over (order by e.seq) - 1, $2, e.id_hash, e.source, e.event_id, e.kind, e.name, e.occurred_at,
+        e.received_at, 2, e.properties
+    from events e where e.profile_id = $1 and (e.kind <> 'engine' or e.name in ('unsubscribed', 'complained'))
+        and not exists (select 1 from events u where u.profile_id = $2 and u.id_hash = e.id_hash
+            and u.source = e.source and u.event_id = e.event_id)";
+
+/// $1 stays, $2 the first number copied, $3 the person is due then, $4 the newest number.
+pub(super) const HEAR_FACTS: &str = "
+    insert into consents (profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at, received_at)
+    select e.profile_id, e.seq, coalesce(e.properties ->> 'purpose', ''), coalesce(e.properties ->> 'channel', ''),
+        coalesce(e.properties ->> 'granted', 0) in (1, 'true'), coalesce(e.properties ->> 'basis', ''),
+        coalesce(e.properties ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at
+    from events e where e.profile_id = $1 and e.seq >= $2 and e.kind = 'consent'
+    on conflict do nothing;
+    update profiles set due_at = case when quarantined_at is null then min(coalesce(due_at, $3), $3) end, woken_seq = max(woken_seq, $4)
+    where id = $1";
+
+/// What of the gone profile $1 is still to go out, and its state.
+pub(super) const STILL_OPEN: &str = "select m.id from messages m where m.profile_id = $1 and m.state in ('queued', 'leased')";
+pub(super) const GONE_STATE: &str = "select id, state from profiles where id = $1";
+
+/// Whether $1 has heard of the merge with $2 already.
+pub(super) const HEARD_OF: &str = "select count(*) from events where profile_id = $1 and id_hash = $2 and kind = 'engine'";
+
+pub(super) const INSERT_MERGED: &str = insert_events!("$1");
+
+async fn copy_facts(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let first = tx.memory.event_seq();
+    let copied = sqlx::query(COPY_FACTS).bind(gone.0).bind(stays.0).bind(first.0).execute(&mut *tx.connection).await?;
+    for _ in 1..copied.rows_affected() {
+        tx.memory.event_seq();
+    }
+    let last = tell(gone, stays, at, tx).await?.unwrap_or(first.0 + copied.rows_affected() as i64 - 1);
+    let hear = sqlx::query(HEAR_FACTS).bind(stays.0).bind(first.0).bind(at.as_ms()).bind(last);
+    hear.execute(&mut *tx.connection).await?;
+    Ok(())
+}
+
+/// Tells the profile that stays what the shop did for the one that goes; the number of that event, if it is new.
+async fn tell(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<Option<i64>, StoreError> {
+    let rows = sqlx::query(STILL_OPEN).bind(gone.0).fetch_all(&mut *tx.connection).await?;
+    let open: Vec<MessageId> = rows.iter().map(|row| Fields::of("messages", row).message_id("id")).collect::<Result<_, _>>()?;
+    let row = sqlx::query(GONE_STATE).bind(gone.0).fetch_one(&mut *tx.connection).await?;
+    let mut fields = Fields::of("profiles", &row);
+    let _id: i64 = fields.next("id")?;
+    let state = match fields.state("state") {
+        Ok(state) => state,
+        Err(error) => {
+            // its facts are on record all the same; what is lost is which messages it had
+            tracing::error!(profile.id = gone.0, "merged without its messages and coupons: {error}");
+            return Ok(None);
+        }
+    };
+    let event = merge::event(&state, gone.0, &open, at);
+    let row = sqlx::query(HEARD_OF).bind(stays.0).bind(super::memory::id_hash(&event)).fetch_one(&mut *tx.connection).await?;
+    if Fields::of("events", &row).next::<i64>("count")? > 0 {
+        return Ok(None);
+    }
+    let seq = tx.memory.event_seq();
+    let row = event_row(seq, stays, &event, Waits::AndWakes)?;
+    sqlx::query(INSERT_MERGED).bind(json(&[row])?).execute(&mut *tx.connection).await?;
+    Ok(Some(seq.0))
+}
+
+/// $1 gone, $2 stays, $3 now. Set aside as well as merged, so that whatever leaves people alone who are set aside leaves this one.
+pub(super) const CLOSE: &str = "
+    update identities set profile_id = $2 where profile_id = $1;
+    update profiles set merged_into = $2, quarantined_at = $3, quarantined_because = 'merged into profile ' || $2, due_at = null,
+        version = version + 1
+    where id = $1;
+    delete from claims where profile_id = $1;
+    update messages set state = 'cancelled', because = 'the person has another profile now', changed_at = $3, worker = null
+    where profile_id = $1 and state in ('queued', 'leased');
+    delete from consents where profile_id = $1;
+    delete from events where profile_id = $1 and (kind <> 'engine' or name in ('unsubscribed', 'complained'))";
+
+async fn close(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    sqlx::query(CLOSE).bind(gone.0).bind(stays.0).bind(at.as_ms()).execute(&mut *tx.connection).await?;
+    Ok(())
+}
