@@ -1,52 +1,64 @@
-//! `rekindle key`: the keys with which senders send events and tills read people. A key is shown once, as it is made; the database keeps
-//! its hash.
+//! `rekindle key`: the keys with which senders send events and tills read people. A key is shown once, as it is made; what leaves this
+//! command, and what the database keeps, is its hash.
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::{ExitCode, Format};
+use super::{ExitCode, Format, operator};
 use crate::clock::{Clock, SystemClock};
-use crate::engine::profile::Name;
+use crate::console::control::{self, Reply, Request};
+use crate::console::keys as desk;
 use crate::ingest::http::keys;
-use crate::settings::Settings;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{ApiKey, KeyId, KeyScope, NewKey, Store};
+use crate::store::{ApiKey, KeyId, KeyScope, Store, StoreError};
 
 /// Make, list and revoke the keys with which events are sent and people are read
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  $ rekindle key new shop\n  $ rekindle key new till --scope read\n  $ rekindle key revoke 1")]
 pub struct Args {
-    /// The system administrator's file; it says where the database is [default: the built-in settings]
-    #[arg(long, value_name = "FILE", global = true)]
-    pub config: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t, global = true)]
-    pub format: Format,
     #[command(subcommand)]
     pub command: Command,
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Make a key for a source of events and print it, this once
-    #[command(after_help = "Example:\n  $ rekindle key new shop")]
-    New {
-        /// Who sends or reads by it (`shop`, `app`, `till`): stands on every event. A source may have several keys, to change them
-        /// without a gap
-        source: String,
-        /// Sending events, or reading people
-        #[arg(long, value_enum, default_value_t = Scope::Write)]
-        scope: Scope,
-    },
-    /// List all keys, revoked ones too, without the keys themselves
-    #[command(after_help = "Example:\n  $ rekindle key list")]
-    List,
-    /// Revoke a key: a second later it opens nothing
-    #[command(after_help = "Example:\n  $ rekindle key revoke 1")]
-    Revoke {
-        /// Its number, as `rekindle key list` shows it
-        id: i64,
-    },
+    New(New),
+    List(List),
+    Revoke(Revoke),
+}
+
+/// Make a key for a source of events and print it, this once
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  $ rekindle key new shop")]
+pub struct New {
+    /// Who sends or reads by it (`shop`, `app`, `till`): stands on every event. A source may have several, to change them without a gap
+    source: String,
+    /// Sending events, or reading people
+    #[arg(long, value_enum, default_value_t = Scope::Write)]
+    scope: Scope,
+    #[command(flatten)]
+    operator: operator::Args,
+}
+
+/// List all keys, revoked ones too, without the keys themselves
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  $ rekindle key list")]
+pub struct List {
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    #[command(flatten)]
+    operator: operator::Args,
+}
+
+/// Revoke a key: a second later it opens nothing
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  $ rekindle key revoke 1")]
+pub struct Revoke {
+    /// Its number, as `rekindle key list` shows it
+    id: i64,
+    #[command(flatten)]
+    operator: operator::Args,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -55,81 +67,73 @@ pub enum Scope {
     Read,
 }
 
-impl From<Scope> for KeyScope {
-    fn from(scope: Scope) -> Self {
-        match scope {
-            Scope::Write => KeyScope::Write,
-            Scope::Read => KeyScope::Read,
-        }
-    }
-}
-
 /// # Errors
 /// The settings are wrong, or the database cannot be opened.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load(args.config.as_deref())?;
-    let store = SqliteStore::open(&settings.database.path, &settings.environment).await?;
-    let code = match args.command {
-        Command::New { source, scope } => new(&store, &source, scope.into(), args.format).await?,
-        Command::List => list(&store, args.format).await?,
-        Command::Revoke { id } => revoke(&store, KeyId(id), args.format).await?,
-    };
-    store.close().await;
-    Ok(code)
-}
-
-async fn new(store: &dyn Store, source: &str, scope: KeyScope, format: Format) -> anyhow::Result<ExitCode> {
-    if source.trim().is_empty() || source.len() > 64 || source.contains(char::is_control) {
-        anyhow::bail!("`{source}` is no name for a source: up to 64 characters, like `shop`");
-    }
-    let key = keys::generate().map_err(anyhow::Error::msg)?;
-    let new = NewKey { source: Name::from(source.trim()), scope, hash: keys::hash(&key), at: SystemClock.now(), by: whoever() };
-    let id = store.add_key(new).await?;
-    match format {
-        Format::Json => println!("{:#}", json!({ "id": id.0, "source": source, "scope": scope.name(), "key": key })),
-        Format::Text => {
-            // the key alone on standard output, for scripts
-            eprintln!("key {} of `{source}`, for {}. It is shown this once:", id.0, purpose(scope));
-            println!("{key}");
+    match args.command {
+        Command::New(args) => new(args).await,
+        Command::List(args) => list(args).await,
+        Command::Revoke(args) => {
+            let by = args.operator.by.clone();
+            Ok(operator::tell(&ask(&args.operator, Request::RevokeKey { id: args.id, by }).await?))
         }
     }
+}
+
+async fn new(args: New) -> anyhow::Result<ExitCode> {
+    let key = keys::generate().map_err(anyhow::Error::msg)?;
+    let hash = keys::hash(&key).iter().fold(String::new(), |mut hex, byte| {
+        // writing to a string cannot fail
+        let _fits = write!(hex, "{byte:02x}");
+        hex
+    });
+    let scope = match args.scope {
+        Scope::Write => KeyScope::Write,
+        Scope::Read => KeyScope::Read,
+    };
+    let (source, by) = (args.source, args.operator.by.clone());
+    let reply = ask(&args.operator, Request::AddKey { source, scope: scope.name().to_owned(), hash, by }).await?;
+    if reply.refused {
+        return Ok(operator::tell(&reply));
+    }
+    // the key alone on standard output, for scripts
+    reply.lines.iter().for_each(|line| eprintln!("{line}. It is shown this once:"));
+    println!("{key}");
     Ok(ExitCode::Fine)
 }
 
-async fn list(store: &dyn Store, format: Format) -> anyhow::Result<ExitCode> {
+async fn list(args: List) -> anyhow::Result<ExitCode> {
+    let store = SqliteStore::open_to_read(&args.operator.path()?).await?;
     let keys = store.keys().await?;
-    match format {
+    match args.format {
         Format::Json => println!("{:#}", serde_json::Value::from_iter(keys.iter().map(as_json))),
         Format::Text if keys.is_empty() => println!("no keys yet: `rekindle key new shop` makes one"),
         Format::Text => keys.iter().for_each(|key| println!("{}", as_line(key))),
     }
+    store.close().await;
     Ok(ExitCode::Fine)
 }
 
-async fn revoke(store: &dyn Store, id: KeyId, format: Format) -> anyhow::Result<ExitCode> {
-    let is_revoked = store.revoke_key(id, SystemClock.now(), &whoever()).await?;
-    match format {
-        Format::Json => println!("{:#}", json!({ "id": id.0, "revoked": is_revoked })),
-        Format::Text if is_revoked => println!("key {} is revoked", id.0),
-        Format::Text => println!("there is no key {} that is good: nothing to revoke", id.0),
-    }
-    Ok(if is_revoked { ExitCode::Fine } else { ExitCode::Finding })
-}
-
-fn purpose(scope: KeyScope) -> &'static str {
-    match scope {
-        KeyScope::Write => "sending events",
-        KeyScope::Read => "reading people",
-    }
-}
-
-/// Whose doing it is, for the record.
-fn whoever() -> Name {
-    Name::from(std::env::var("USER").unwrap_or_else(|_| "operator".to_owned()))
+/// Keys are made before anything else exists: a database that is not there yet is made.
+async fn ask(operator: &operator::Args, request: Request) -> anyhow::Result<Reply> {
+    let (path, environment) = operator.place()?;
+    let store = match SqliteStore::open(&path, &environment).await {
+        Ok(store) => store,
+        Err(StoreError::Locked { .. }) => return control::ask(&path, &request).await,
+        Err(error) => return Err(error.into()),
+    };
+    let now = SystemClock.now();
+    let reply = match &request {
+        Request::AddKey { source, scope, hash, by } => desk::add(&store, now, source, scope, hash, by).await?,
+        Request::RevokeKey { id, by } => desk::revoke(&store, now, KeyId(*id), by).await?,
+        other => anyhow::bail!("{other:?} is not about keys"),
+    };
+    store.close().await;
+    Ok(reply)
 }
 
 fn as_line(key: &ApiKey) -> String {
-    let made = format!("{}  {}  {}  made {} by {}", key.id.0, key.source, purpose(key.scope), key.created_at, key.created_by);
+    let made = format!("{}  {}  {}  made {} by {}", key.id.0, key.source, desk::purpose(key.scope), key.created_at, key.created_by);
     match &key.revoked {
         Some((at, by)) => format!("{made}, revoked {at} by {by}"),
         None => made,

@@ -42,17 +42,24 @@ fn user() -> String {
 }
 
 impl Args {
-    /// The database: as named, else that of the settings, else the demo's.
-    fn path(&self) -> anyhow::Result<PathBuf> {
-        let path = match (&self.db, &self.dir, &self.config) {
-            (Some(db), _, _) => db.clone(),
-            (None, Some(dir), _) => dir.join(database::FILE),
-            (None, None, config) => {
-                let path = Settings::load(config.as_deref())?.database.path;
+    /// Where the database is or is to be (as named, else that of the settings, else the demo's), and the environment of a new one.
+    pub fn place(&self) -> anyhow::Result<(PathBuf, String)> {
+        let settings = Settings::load(self.config.as_deref())?;
+        let path = match (&self.db, &self.dir) {
+            (Some(db), _) => db.clone(),
+            (None, Some(dir)) => dir.join(database::FILE),
+            (None, None) => {
+                let path = settings.database.path;
                 let demo = PathBuf::from("rekindle-demo").join(database::FILE);
-                if config.is_none() && !path.is_file() && demo.is_file() { demo } else { path }
+                if self.config.is_none() && !path.is_file() && demo.is_file() { demo } else { path }
             }
         };
+        Ok((path, settings.environment))
+    }
+
+    /// The database, which must be there.
+    pub fn path(&self) -> anyhow::Result<PathBuf> {
+        let (path, _) = self.place()?;
         if !path.is_file() {
             bail!("there is no database `{}`: name it with --config, --dir or --db", path.display());
         }

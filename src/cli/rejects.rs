@@ -1,11 +1,8 @@
 //! `rekindle rejects`: what came to the door and was no event, each with the sentence that says why.
 
-use std::path::PathBuf;
-
 use serde_json::json;
 
-use super::ExitCode;
-use crate::settings::Settings;
+use super::{ExitCode, operator};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 
@@ -18,19 +15,17 @@ const PAGE: usize = 500;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  $ rekindle rejects --source shop > bad.ndjson")]
 pub struct Args {
-    /// The system administrator's file; it says where the database is [default: the built-in settings]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
     /// Only those of this source
     #[arg(long, value_name = "NAME")]
     pub source: Option<String>,
+    #[command(flatten)]
+    operator: operator::Args,
 }
 
 /// # Errors
 /// The settings are wrong, or the database cannot be opened.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load(args.config.as_deref())?;
-    let store = SqliteStore::open(&settings.database.path, &settings.environment).await?;
+    let store = SqliteStore::open_to_read(&args.operator.path()?).await?;
     let (mut after, mut shown) = (0, 0u64);
     loop {
         let page = store.rejects(after, PAGE).await?;

@@ -15,12 +15,12 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::pauses::{EVERYBODY_SPREAD_MS, Survey, all_in_force, in_force, resume, survey};
-use super::{Console, sample};
+use super::{Console, keys, sample};
 use crate::engine::action::Channel as Kind;
 use crate::engine::decide::{Pause, World};
 use crate::engine::profile::Name;
 use crate::engine::rule::suggest::nearest;
-use crate::store::{Identity, PauseScope, StoreError};
+use crate::store::{Identity, KeyId, PauseScope, StoreError};
 
 /// Operations shown by `status`.
 const OPERATIONS_SHOWN: usize = 20;
@@ -59,6 +59,18 @@ pub enum Request {
         user: String,
         to: String,
     },
+    /// Lets a key in, by the hash of it (SHA-256, hexadecimal).
+    AddKey {
+        source: String,
+        scope: String,
+        hash: String,
+        by: String,
+    },
+    /// Shuts a key out.
+    RevokeKey {
+        id: i64,
+        by: String,
+    },
 }
 
 /// A pause's scope as it travels.
@@ -83,11 +95,11 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn done(line: impl Into<String>) -> Reply {
+    pub(super) fn done(line: impl Into<String>) -> Reply {
         Reply { lines: vec![line.into()], ..Reply::default() }
     }
 
-    fn refused(line: impl Into<String>) -> Reply {
+    pub(super) fn refused(line: impl Into<String>) -> Reply {
         Reply { lines: vec![line.into()], refused: true, ..Reply::default() }
     }
 }
@@ -134,6 +146,8 @@ pub async fn handle(console: &Console, request: Request) -> Result<Reply, StoreE
         Request::SendTest { rule, step, channel, user, to } => {
             send_test(console, &rule, step.as_deref(), channel.as_deref(), &user, &to).await
         }
+        Request::AddKey { source, scope, hash, by } => keys::add(store, now, &source, &scope, &hash, &by).await,
+        Request::RevokeKey { id, by } => keys::revoke(store, now, KeyId(id), &by).await,
     }
 }
 

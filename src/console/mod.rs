@@ -2,6 +2,7 @@
 //! and the operators' commands ([`control`], on a socket that only this machine's user can open).
 
 pub mod control;
+pub mod keys;
 pub mod pauses;
 pub mod sample;
 

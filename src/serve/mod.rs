@@ -6,6 +6,7 @@
 //! ready, takes no new work, ends what is under way for `serve.drain_seconds` at most, and leaves the rest as it honestly is: due,
 //! queued, or `sending` (which the next start records as unknown).
 
+mod api;
 mod http;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::engine::action::Channel as Kind;
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::evaluate::{self, Evaluator};
+use crate::ingest;
 use crate::rulebook::Rulebook;
 use crate::settings::Settings;
 use crate::store::Store;
@@ -133,7 +135,19 @@ impl Daemon {
         });
         let commands = control::bind(&self.settings.database.path).context("cannot open the socket for operators' commands")?;
         tasks.spawn(control::listen(commands, console.clone(), shutdown.clone()));
-        let router = Router::new().merge(console::router(console));
+        let mut router = Router::new().merge(console::router(console)).merge(api::router());
+        if roles.contains(&Role::Ingest) {
+            let ingest = ingest::http::Setup {
+                store: store.clone(),
+                rules: self.rules.clone(),
+                clock: self.clock.clone(),
+                telemetry: self.telemetry.clone(),
+                wake: evaluate_wake.clone(),
+                future_tolerance: Duration::from_secs(self.settings.ingest.future_tolerance_seconds),
+                keys_fresh: ingest::http::keys::FRESH,
+            };
+            router = router.merge(ingest::http::router(Arc::new(ingest::http::Ingest::new(ingest))));
+        }
         let http = self.settings.http.clone();
         tasks.spawn(async move { http::listen(listener, router, &http, drain, shutdown).await });
 

@@ -38,8 +38,8 @@ use self::world::WorldCache;
 use self::writer::{Work, Writer};
 use super::{
     ApiKey, Appended, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq, History, Identity, IntentCommit,
-    KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId, ProfilePage, Publication, Published, Recorded, Reject,
-    RejectRow, SourceHour, Store, StoreError, StoredProfile, WorldView,
+    KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId, ProfilePage, Publication, Published,
+    Recorded, Reject, RejectRow, SourceHour, Store, StoreError, StoredProfile, WorldView,
 };
 use crate::engine::action::MessageId;
 use crate::engine::decide::Pause;
