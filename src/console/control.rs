@@ -349,7 +349,7 @@ pub async fn ask(database: &Path, request: &Request) -> anyhow::Result<Reply> {
     let sent = client.post("http://localhost/control").json(request).send().await;
     let answer = sent.with_context(|| {
         format!(
-            "the database is in use, and its process does not take commands at `{}`: is it a `rekindle serve` of this user?",
+            "the database is in use by another process, which takes no commands at `{}`: is it a `rekindle serve` of this user?",
             path.display()
         )
     })?;

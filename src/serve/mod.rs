@@ -6,7 +6,7 @@
 //! ready, takes no new work, ends what is under way for `serve.drain_seconds` at most, and leaves the rest as it honestly is: due,
 //! queued, or `sending` (which the next start records as unknown).
 
-mod api;
+pub mod api;
 mod http;
 
 use std::collections::BTreeMap;

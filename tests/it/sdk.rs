@@ -1,6 +1,7 @@
 //! The SDKs that shops have, unpatched, against the door on a loopback port: what they send is on record once, also when an answer is lost
-//! and they send it again. `.ci/run` installs them; where they are missing the test says so and is skipped.
+//! and they send it again. And a tool that reads the description of the endpoints and tries what it allows. `.ci/run` installs them; where they are missing the test says so and is skipped.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -10,8 +11,13 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rekindle::console::{self, Console};
 use rekindle::engine::event::{Event, EventKind};
+use rekindle::serve::api;
 use rekindle::store::{Identity, Store};
+use tokio::sync::Notify;
 
 use super::http::Door;
 
@@ -97,4 +103,35 @@ async fn expect_everything_once(door: &Door, sdk: &str) {
         assert_eq!(found, door.store.find_profile(&Identity::User("ana".into())).await.expect("read"), "{sdk}: {alias:?}");
     }
     assert_eq!(door.store.rejects(0, 10).await.expect("read"), [], "{sdk}");
+}
+
+/// Schemathesis sends what the description allows and what it does not, and compares the answers with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_description_of_the_endpoints_holds() {
+    let Some(directory) = installed() else { return };
+    let door = Door::open().await;
+    let console = Console {
+        store: Arc::new(door.store.clone()),
+        clock: door.clock.clone(),
+        rules: door.rules.clone(),
+        channels: BTreeMap::new(),
+        telemetry: door.telemetry.clone(),
+        wake: Arc::new(Notify::new()),
+    };
+    let router = door.router.clone().merge(console::router(Arc::new(console))).merge(api::router());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let description = format!("http://{}/openapi.json", listener.local_addr().expect("an address"));
+    let server = tokio::spawn(axum::serve(listener, router).into_future());
+    let keys =
+        [("events", format!("Basic {}", STANDARD.encode(format!("{}:", door.write_key)))), ("people", format!("Bearer {}", door.read_key))];
+    let operations = keys.map(|(tag, key)| format!("[[operations]]\ninclude-tag = \"{tag}\"\nheaders = {{ Authorization = \"{key}\" }}\n"));
+    let scratch = tempfile::tempdir().expect("a directory");
+    let config = scratch.path().join("schemathesis.toml");
+    std::fs::write(&config, operations.concat()).expect("written");
+    let mut command = Command::new(directory.join("python/bin/schemathesis"));
+    command.current_dir(scratch.path()).arg("--config-file").arg(&config).args(["run", &description, "--checks", "all", "--no-color"]);
+    command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "40", "--seed", "7", "--warnings", "off"]);
+    let run = tokio::task::spawn_blocking(move || command.output()).await.expect("it runs").expect("it starts");
+    server.abort();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
 }

@@ -7,6 +7,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, header};
 use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::super::wire::Call;
@@ -69,6 +70,10 @@ impl<'b> Text<'b> {
     /// The messages of a request. A request to a call's own path is one message; one to `batch` holds a list of them.
     pub fn messages(&self, call: Option<Call>) -> Result<Messages<'_>, Refusal> {
         let head: Head<'_> = serde_json::from_str(&self.text).map_err(|error| refused(&error))?;
+        // a list would be read as the fields in their order
+        if !self.text.trim_start().starts_with('{') {
+            return Err(Refusal::Shape("it is no JSON object".into()));
+        }
         let rows: Vec<&str> = match (call, &head.batch) {
             (Some(_), _) => vec![self.text.trim()],
             (None, Some(batch)) => batch.iter().map(|row| row.get()).collect(),
@@ -108,7 +113,10 @@ struct Head<'t> {
 }
 
 fn refused(error: &serde_json::Error) -> Refusal {
-    if error.is_data() { Refusal::Shape(error.to_string()) } else { Refusal::NotJson(error.to_string()) }
+    match error.classify() {
+        Category::Data => Refusal::Shape(error.to_string().replace("struct Head", "an object")),
+        Category::Io | Category::Syntax | Category::Eof => Refusal::NotJson(error.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -152,7 +160,7 @@ mod tests {
         for body in ["", "{", "{\"batch\":[1,]}", "nonsense", "{\"batch\":[]} x"] {
             assert!(matches!(Text::of(body.as_bytes()).messages(None), Err(Refusal::NotJson(_))), "{body}");
         }
-        for body in ["[]", "7", "{}", "{\"batch\":{}}", "{\"batch\":null}"] {
+        for body in ["[]", "[[{}],\"x\",\"y\"]", "7", "{}", "{\"batch\":{}}", "{\"batch\":null}"] {
             assert!(matches!(Text::of(body.as_bytes()).messages(None), Err(Refusal::Shape(_))), "{body}");
         }
         let deep = format!("{{\"batch\":[{}{}]}}", "[".repeat(100_000), "]".repeat(100_000));

@@ -197,7 +197,11 @@ async fn receive(ingest: &Ingest, call: Option<Call>, request: Request) -> Resul
     // only now: whoever sends slowly holds no place
     let _place = ingest.places.try_acquire().map_err(|_| Refusal::Busy)?;
     let text = Text::of(&bytes);
-    let messages = text.messages(call)?;
+    let messages = text.messages(call);
+    if bearer.is_none() && messages.is_err() {
+        return Err(Refusal::NoKey);
+    }
+    let messages = messages?;
     if bearer.is_none() {
         bearer = Some(ingest.admit(messages.write_key.as_deref().ok_or(Refusal::NoKey)?).await?);
     }
@@ -345,19 +349,35 @@ async fn open_to_browsers(request: Request, next: Next) -> Response {
 
 // ---------------------------------------------------------------------------------------------------------- their description
 
-/// A request as it may look; see [`wire`] for what a message may hold.
+/// A request as it may look.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "a shape for the description: what is read is `body::Messages`")]
 struct Batch {
-    /// Messages: `{"type": "track", "messageId": "...", "userId": "...", "event": "Order Completed", "properties": {...}}`. Each is
-    /// judged by itself.
+    /// Messages in the shape of Segment's specification: `{"type": "track", "messageId": "...", "userId": "...", "event": "Order Completed",
+    /// "properties": {...}}`. Each is judged by itself.
     batch: Vec<serde_json::Value>,
-    /// When the sender sent it, by its own clock: sets `timestamp` right if that clock is wrong.
+    /// When the sender sent it, by its own clock (RFC 3339): sets `timestamp` right if that clock is wrong.
     #[schema(rename = "sentAt")]
-    sent_at: Option<String>,
+    sent_at: Option<serde_json::Value>,
     /// The key, where there is no header for it.
     #[schema(rename = "writeKey")]
-    write_key: Option<String>,
+    write_key: Option<serde_json::Value>,
+}
+
+/// One message in the shape of Segment's specification; its type is the path's. Whatever is no event is answered with its reason.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "a shape for the description: what is read is `wire`'s")]
+struct Message {
+    /// Whom it is about; or `anonymousId`.
+    #[schema(rename = "userId")]
+    user_id: Option<serde_json::Value>,
+    #[schema(rename = "anonymousId")]
+    anonymous_id: Option<serde_json::Value>,
+    /// Makes the message unique: sent again, it changes nothing.
+    #[schema(rename = "messageId")]
+    message_id: Option<serde_json::Value>,
+    /// When it happened; none: now.
+    timestamp: Option<serde_json::Value>,
 }
 
 /// Send messages
@@ -379,7 +399,7 @@ fn batch_documented() {}
 /// Send one `track` message
 ///
 /// Any JSON is read; what is no message is kept among the rejects and named in the answer.
-#[utoipa::path(post, path = "/v1/track", tag = "events", operation_id = "track", request_body = serde_json::Value, security(("key" = [])), responses(
+#[utoipa::path(post, path = "/v1/track", tag = "events", operation_id = "track", request_body = Message, security(("key" = [])), responses(
     (status = 200, description = "It is on disk", body = Taken),
     (status = 400, description = "It can never be read", body = answer::Refused),
     (status = 401, description = "No key, or an unknown one", body = answer::Refused),
