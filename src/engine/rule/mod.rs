@@ -614,11 +614,50 @@ pub struct Calendar {
     pub ranges: Vec<(Date, Date)>,
 }
 
+/// By whom and how fast a channel's messages go out.
 #[derive(Debug, Clone)]
 pub struct ChannelPolicy {
     pub provider: Name,
+    /// Where the provider is named.
+    pub place: Place,
+    /// How long one attempt waits for each answer; none: the protocol's own.
+    pub timeout_ms: Option<i64>,
+    /// Attempts after the first, while the fault is the connection's or the provider's; none: until the message is too old.
+    pub retries: Option<u32>,
+    pub rate: Option<Rate>,
+    pub warm_up: Option<WarmUp>,
+    /// WhatsApp: only texts that the provider has approved.
+    pub templates_only: bool,
+    pub sender: Option<Sender>,
     /// What a message costs, in millionths of the currency's unit: most cost less than a cent.
     pub cost_micros: Option<(i64, Currency)>,
+}
+
+/// So many messages in so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub count: u64,
+    pub per_ms: i64,
+}
+
+/// A new sender's reputation: so many in its first day, and so much more each day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WarmUp {
+    pub start: Rate,
+    /// Basis points of growth per day.
+    pub grow_bp: u32,
+}
+
+/// Who writes the e-mails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// `The shop <news@shop.example>`, or the address alone.
+    pub from: Name,
+    pub reply_to: Option<Name>,
+    /// Stands at the foot of every marketing e-mail: the law of most countries wants it.
+    pub postal_address: Option<Name>,
+    /// What mail programs sort by: `news.shop.example`.
+    pub list_id: Option<Name>,
 }
 
 impl Default for Policy {

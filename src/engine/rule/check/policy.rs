@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use jiff::civil::{Date, Time};
+use lettre::message::Mailbox;
 
 use super::Section;
 use super::condition::Compiler;
@@ -13,9 +14,13 @@ use crate::engine::profile::{Category, Name};
 use crate::engine::rule::diagnostic::Diagnostic;
 use crate::engine::rule::syntax::Node;
 use crate::engine::rule::{
-    Calendar, Cap, CapWindow, ChannelPolicy, ConsentBasis, Holdout, Inhibit, MaxLate, OnBlockAnswer, Policy, QuietHours, SourcePolicy,
-    ZonePolicy,
+    Calendar, Cap, CapWindow, ChannelPolicy, ConsentBasis, Holdout, Inhibit, MaxLate, OnBlockAnswer, Policy, QuietHours, Rate, Sender,
+    SourcePolicy, WarmUp, ZonePolicy,
 };
+use crate::engine::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
+
+/// The provider that is always there and sends nothing.
+const RECORDING: &str = "recording";
 
 /// Reads the policy but for `inhibit`, whose conditions may name its calendars ([`inhibit`]). What a file does not say has the
 /// default of [`Policy::default`].
@@ -357,34 +362,104 @@ fn channels(node: &Node, findings: &Findings) -> BTreeMap<Channel, ChannelPolicy
     for channel in Channel::ALL {
         let Some(mut own) = fields.get(channel.name()).and_then(|node| Fields::of(node, "a channel", findings)) else { continue };
         let provider = own.required("provider", "RK0407", "`provider: recording` writes to files");
-        let provider = provider.and_then(|node| findings.name(node, "a provider"));
-        own.read("timeout", |node| findings.span(node));
-        own.read("retries", |node| findings.number(node, 0, 20));
-        own.read("rate", |node| rate(node, findings));
-        if let Some(mut warm_up) = own.get("warm_up").and_then(|node| Fields::of(node, "`warm_up`", findings)) {
-            warm_up.read("start", |node| rate(node, findings));
-            warm_up.read("grow", |node| findings.percent(node));
-            warm_up.finish();
-        }
-        let cost = own.read("cost", |node| cost(node, findings));
-        own.read("templates_only", |node| findings.bool(node));
+        let provider = provider.and_then(|node| Some((findings.name(node, "a provider")?, node)));
+        let timeout_ms = own.read("timeout", |node| findings.exact_ms(node));
+        let retries = own.read("retries", |node| findings.number(node, 0, 20)).and_then(|retries| u32::try_from(retries).ok());
+        let rate = own.read("rate", |node| rate(node, findings));
+        let warm_up = own.get("warm_up").and_then(|node| warm_up(node, findings));
+        let cost_micros = own.read("cost", |node| cost(node, findings));
+        let templates_only = own.read("templates_only", |node| findings.bool(node)).unwrap_or(false);
+        let sender_node = if channel == Channel::Email { own.get("sender") } else { None };
+        let sender = sender_node.and_then(|node| sender(node, findings));
         own.finish();
-        if let Some(provider) = provider {
-            channels.insert(channel, ChannelPolicy { provider, cost_micros: cost });
+        let Some((provider, node)) = provider else { continue };
+        if channel == Channel::Email && &*provider != RECORDING && sender_node.is_some() == sender.is_some() {
+            check_sender(sender.as_ref(), node, findings);
         }
+        let place = node.place.clone();
+        let policy = ChannelPolicy { provider, place, timeout_ms, retries, rate, warm_up, templates_only, sender, cost_micros };
+        channels.insert(channel, policy);
     }
     fields.finish();
     channels
 }
 
 /// `200/s`, `2000/d`.
-fn rate(node: &Node, findings: &Findings) -> Option<()> {
+fn rate(node: &Node, findings: &Findings) -> Option<Rate> {
     let text = findings.text(node, "a rate like `200/s`")?;
-    let parsed = text.split_once('/').filter(|(n, unit)| n.trim().parse::<u64>().is_ok() && matches!(unit.trim(), "s" | "m" | "h" | "d"));
+    let parsed = text.split_once('/').and_then(|(count, unit)| {
+        let per_ms = match unit.trim() {
+            "s" => SECOND_MS,
+            "m" => MINUTE_MS,
+            "h" => HOUR_MS,
+            "d" => DAY_MS,
+            _ => return None,
+        };
+        let count = count.trim().parse().ok().filter(|count| *count > 0)?;
+        Some(Rate { count, per_ms })
+    });
     if parsed.is_none() {
         findings.wrong(node, format!("`{text}` is no rate"), "write it like `200/s` or `2000/d`".to_owned());
     }
-    parsed.map(drop)
+    parsed
+}
+
+fn warm_up(node: &Node, findings: &Findings) -> Option<WarmUp> {
+    let mut fields = Fields::of(node, "`warm_up`", findings)?;
+    let start = fields.required("start", "RK0102", "`start: 2000/d`: what goes out on the first day");
+    let start = start.and_then(|node| {
+        let rate = rate(node, findings)?;
+        if rate.per_ms != DAY_MS {
+            findings.wrong(node, "a warm-up is counted by days", format!("write `{}/d`", rate.count));
+        }
+        Some(rate)
+    });
+    let grow = fields.required("grow", "RK0102", "`grow: 30%`: how much more each day").and_then(|node| findings.percent(node));
+    fields.finish();
+    Some(WarmUp { start: start?, grow_bp: u32::from(grow?) })
+}
+
+fn sender(node: &Node, findings: &Findings) -> Option<Sender> {
+    let mut fields = Fields::of(node, "`sender`", findings)?;
+    let from = fields.required("from", "RK0410", "`from: The shop <news@shop.example>`").and_then(|node| mailbox(node, findings));
+    let reply_to = fields.read("reply_to", |node| mailbox(node, findings));
+    let postal_address = fields.read("postal_address", |node| findings.name(node, "the address where the shop receives letters"));
+    let list_id = fields.read("list_id", |node| list_id(node, findings));
+    fields.finish();
+    Some(Sender { from: from?, reply_to, postal_address, list_id })
+}
+
+/// `The shop <news@shop.example>`, or the address alone.
+fn mailbox(node: &Node, findings: &Findings) -> Option<Name> {
+    let text = findings.text(node, "an e-mail address")?;
+    if text.parse::<Mailbox>().is_err() {
+        findings.wrong(node, format!("`{text}` is no e-mail address"), "write it like `The shop <news@shop.example>`".to_owned());
+        return None;
+    }
+    Some(Name::from(text))
+}
+
+fn list_id(node: &Node, findings: &Findings) -> Option<Name> {
+    let text = findings.text(node, "the name of the list")?;
+    let is_label = |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    if !text.contains('.') || !text.split('.').all(is_label) {
+        findings.wrong(node, format!("`{text}` is no name of a list"), "write it like a name below your domain: `news.shop.example`".to_owned());
+        return None;
+    }
+    Some(Name::from(text))
+}
+
+/// E-mails that reach people must say from whom they come; marketing must say where that is (transactional mail goes the same way, so
+/// the address is wanted wherever e-mail really goes out).
+fn check_sender(sender: Option<&Sender>, provider: &Node, findings: &Findings) {
+    const HELP: &str = "below it: `sender: { from: The shop <news@shop.example>, postal_address: \"1 High Street, London\" }`";
+    let Some(sender) = sender else {
+        findings.error("RK0410", provider, "e-mails go out, and nothing says from whom", HELP.to_owned());
+        return;
+    };
+    if sender.postal_address.is_none() {
+        findings.error("RK0410", provider, "marketing e-mails go out, and nothing says where the shop is to be found", HELP.to_owned());
+    }
 }
 
 /// `0.012 USD`: messages cost less than a cent, so in millionths of the currency's unit.
