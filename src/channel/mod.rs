@@ -2,14 +2,30 @@
 //! person's address, and whether a message may go at all is decided elsewhere (`dispatch`, `engine`).
 
 pub mod callback;
+pub mod email;
+pub mod guard;
 pub mod http;
 pub mod recording;
+pub mod tls;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::email::Email;
+use self::recording::Recording;
 use crate::engine::action::{Channel as Kind, MessageId, Outcome as Fact};
+use crate::engine::profile::{Category, Name};
+use crate::engine::rule::diagnostic::Diagnostic;
+use crate::engine::rule::suggest::nearest;
+use crate::engine::rule::{ChannelPolicy, Policy, Sender};
 use crate::engine::time::Timestamp;
+use crate::links::{Links, LinksError};
 use crate::message::Content;
+use crate::settings::Settings;
+use crate::settings::providers::{Provider, RECORDING};
 
 /// A message as it leaves: rendered, addressed, and for the `attempt`-th time.
 #[derive(Debug, Clone)]
@@ -19,6 +35,9 @@ pub struct Outgoing<'a> {
     /// From 1.
     pub attempt: u32,
     pub kind: Kind,
+    pub category: Category,
+    /// What the policy says of the channel, if it says anything.
+    pub policy: Option<&'a ChannelPolicy>,
     pub at: Timestamp,
     /// The person's key.
     pub profile: &'a str,
@@ -27,6 +46,18 @@ pub struct Outgoing<'a> {
     pub rule: &'a str,
     pub template: &'a str,
     pub content: &'a Content,
+}
+
+impl Outgoing<'_> {
+    pub fn sender(&self) -> Option<&Sender> {
+        self.policy?.sender.as_ref()
+    }
+
+    /// How long the policy lets an answer take.
+    pub fn timeout(&self) -> Option<Duration> {
+        let ms = self.policy?.timeout_ms?;
+        Some(Duration::from_millis(u64::try_from(ms).ok()?))
+    }
 }
 
 /// What came of one attempt.
@@ -68,4 +99,119 @@ pub struct Receipt {
     pub at: Timestamp,
     pub message: MessageId,
     pub outcome: Fact,
+}
+
+/// Why a provider cannot be used as it is set up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ChannelError(pub String);
+
+impl From<LinksError> for ChannelError {
+    fn from(error: LinksError) -> Self {
+        ChannelError(error.to_string())
+    }
+}
+
+/// All ways out that are set up. Which of them a message takes is said by the policy of the moment, so that a changed policy needs no
+/// new channels.
+#[derive(Clone, Default)]
+pub struct Channels {
+    providers: BTreeMap<Name, Arc<dyn Channel>>,
+    pools: BTreeMap<Name, Vec<Name>>,
+    /// Whatever the policy says.
+    fixed: BTreeMap<Kind, Arc<dyn Channel>>,
+}
+
+/// One provider that a message may go by.
+#[derive(Clone)]
+pub struct Route<'c> {
+    pub provider: &'c str,
+    pub channel: &'c Arc<dyn Channel>,
+}
+
+impl Channels {
+    /// The providers of the administrator's file, and the recording one.
+    ///
+    /// # Errors
+    /// One of them cannot be set up: a key that is none, no certificate authorities, links without a key.
+    pub fn from(settings: &Settings, recording: Option<Arc<Recording>>) -> Result<Channels, ChannelError> {
+        let links = links(settings)?;
+        let mut channels = Channels::default();
+        if let Some(recording) = recording {
+            channels.providers.insert(RECORDING.into(), recording);
+        }
+        for (name, provider) in &settings.providers {
+            let name = Name::from(name.as_str());
+            let failed = |error: ChannelError| ChannelError(format!("provider `{name}`: {error}"));
+            let channel: Arc<dyn Channel> = match provider {
+                Provider::Smtp(smtp) => Arc::new(Email::new(smtp, links.clone()).map_err(failed)?),
+                Provider::Pool(members) => {
+                    channels.pools.insert(name, members.iter().map(|member| Name::from(member.as_str())).collect());
+                    continue;
+                }
+                Provider::Webhook(_) | Provider::Http(_) | Provider::Fcm(_) => continue,
+            };
+            channels.providers.insert(name, channel);
+        }
+        Ok(channels)
+    }
+
+    /// Always these: a replay, a copy of a database that only records.
+    pub fn fixed(channels: BTreeMap<Kind, Arc<dyn Channel>>) -> Channels {
+        Channels { fixed: channels, ..Channels::default() }
+    }
+
+    /// Providers by name and pools of them, without settings: for tests.
+    pub fn named(providers: BTreeMap<Name, Arc<dyn Channel>>, pools: BTreeMap<Name, Vec<Name>>) -> Channels {
+        Channels { providers, pools, ..Channels::default() }
+    }
+
+    pub fn is_fixed(&self, kind: Kind) -> bool {
+        self.fixed.contains_key(&kind)
+    }
+
+    /// The providers that a message of this kind may go by, in the order in which they are tried. Empty: the channel has none.
+    pub fn route(&self, kind: Kind, policy: &Policy) -> Vec<Route<'_>> {
+        if let Some(channel) = self.fixed.get(&kind) {
+            return vec![Route { provider: kind.name(), channel }];
+        }
+        let Some(policy) = policy.channels.get(&kind) else { return Vec::new() };
+        let own = std::slice::from_ref(&policy.provider);
+        let names = self.pools.get(&policy.provider).map_or(own, Vec::as_slice);
+        names
+            .iter()
+            .filter_map(|name| self.providers.get_key_value(name))
+            .map(|(name, channel)| Route { provider: name, channel })
+            .collect()
+    }
+
+    /// Whether a second send of the same id does no harm, whoever of the route sent first.
+    pub fn deduplicates(&self, kind: Kind, policy: &Policy) -> bool {
+        let route = self.route(kind, policy);
+        route.len() == 1 && route.iter().all(|route| route.channel.deduplicates())
+    }
+}
+
+/// What signs the links in messages; none where it is not set up.
+///
+/// # Errors
+/// The key is too short, or the address takes no path.
+pub fn links(settings: &Settings) -> Result<Option<Links>, ChannelError> {
+    let (Some(url), Some(key)) = (&settings.http.public_url, &settings.secrets.links) else { return Ok(None) };
+    let keys: Vec<_> = [Some(key), settings.secrets.links_before.as_ref()].into_iter().flatten().cloned().collect();
+    Ok(Some(Links::new(url.clone(), &keys)?))
+}
+
+/// Channels of the policy whose provider the administrator's file does not have.
+pub fn unknown_providers(settings: &Settings, policy: &Policy) -> Vec<Diagnostic> {
+    let known = || settings.providers.keys().map(String::as_str).chain([RECORDING]);
+    let unknown = policy.channels.values().filter(|channel| !known().any(|name| name == &*channel.provider));
+    unknown
+        .map(|channel| {
+            let message = format!("no provider is called `{}` in the administrator's file", channel.provider);
+            let help = nearest(&channel.provider, known()).map(|near| format!("did you mean `{near}`?"));
+            let help = help.unwrap_or_else(|| format!("known there: {}", known().collect::<Vec<_>>().join(", ")));
+            Diagnostic::error("RK0407", channel.place.clone(), message).len(channel.provider.chars().count()).help(help)
+        })
+        .collect()
 }

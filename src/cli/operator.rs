@@ -1,7 +1,6 @@
 //! What operators' commands share: where the database is, and how a command gets to it. If a daemon has the database the command goes
 //! through the daemon's socket; if nobody has it, it is carried out here by the same function.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::Notify;
 
 use super::{ExitCode, database};
+use crate::channel::Channels;
 use crate::clock::SystemClock;
 use crate::console::Console;
 use crate::console::control::{self, Reply, Request};
@@ -82,7 +82,7 @@ impl Args {
             store: Arc::new(store.clone()),
             clock: Arc::new(SystemClock),
             rules: Arc::new(RuleVersions::new(rules, book.templates())),
-            channels: BTreeMap::new(),
+            channels: Channels::default(),
             telemetry: Arc::new(Telemetry::default()),
             wake: Arc::new(Notify::new()),
         };

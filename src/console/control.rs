@@ -285,7 +285,7 @@ async fn send_test(
         Err(why) => return Ok(Reply::refused(format!("template `{}` cannot be written as for `{user}`: {why}", picked.send.template))),
     };
     let about = format!("{} of step {} by {}, in `{}`", picked.send.template, picked.step.id, message.channel, content.locale);
-    Ok(match sample::send(&console.channels, &message, &content, &stored.profile, to).await {
+    Ok(match sample::send(&console.channels, &snapshot.rules.policy, &message, &content, &stored.profile, to).await {
         Ok(said) => Reply::done(format!("{about}: {said}")),
         Err(said) => Reply::refused(format!("{about}: {said}")),
     })

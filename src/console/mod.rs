@@ -6,7 +6,6 @@ pub mod keys;
 pub mod pauses;
 pub mod sample;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -17,9 +16,8 @@ use axum::{Json, Router};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
-use crate::channel::Channel;
+use crate::channel::Channels;
 use crate::clock::Clock;
-use crate::engine::action::Channel as Kind;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
@@ -30,7 +28,7 @@ pub struct Console {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     pub rules: Arc<RuleVersions>,
-    pub channels: BTreeMap<Kind, Arc<dyn Channel>>,
+    pub channels: Channels,
     pub telemetry: Arc<Telemetry>,
     /// Told when somebody may be due because of a command.
     pub wake: Arc<Notify>,

@@ -1,16 +1,13 @@
 //! `send-test`: one message, written as for somebody and sent to an address of one's own. It is marked, leaves no trace in ledger, slots or
 //! decision log, and asks no gate: what is tested is the text and the way out.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use serde_json::{Map, json};
 
-use crate::channel::{Channel, Outcome, Outgoing};
+use crate::channel::{Channels, Outcome, Outgoing};
 use crate::engine::action::{Channel as Kind, Message, MessageId};
 use crate::engine::event::Event;
 use crate::engine::profile::{Name, Profile};
-use crate::engine::rule::{Action, Rule, RuleSet, Send, Step, Trigger};
+use crate::engine::rule::{Action, Policy, Rule, RuleSet, Send, Step, Trigger};
 use crate::engine::time::{DAY_MS, Timestamp};
 use crate::message::{Content, render};
 use crate::versions::Snapshot;
@@ -113,21 +110,25 @@ fn mark(content: &mut Content) {
     }
 }
 
-/// Sends it to an address that is not the person's.
+/// Sends it to an address that is not the person's, by the first provider of its channel.
 pub async fn send(
-    channels: &BTreeMap<Kind, Arc<dyn Channel>>,
+    channels: &Channels,
+    policy: &Policy,
     message: &Message,
     content: &Content,
     profile: &Profile,
     to: &str,
 ) -> Result<String, String> {
-    let Some(channel) = channels.get(&message.channel) else {
+    let route = channels.route(message.channel, policy);
+    let Some(first) = route.first() else {
         return Err(format!("no provider is configured for {}", message.channel));
     };
     let outgoing = Outgoing {
         message: message.id,
         attempt: 1,
         kind: message.channel,
+        category: message.category,
+        policy: policy.channels.get(&message.channel),
         at: message.decided_at,
         profile: &profile.key,
         address: to,
@@ -135,7 +136,7 @@ pub async fn send(
         template: &message.template,
         content,
     };
-    match channel.send(&outgoing).await {
+    match first.channel.send(&outgoing).await {
         Outcome::Accepted { provider_id } => Ok(format!("accepted by the provider as {provider_id}")),
         Outcome::Retry { detail, .. } => Err(format!("not taken this time: {detail}")),
         Outcome::Rejected { detail, .. } => Err(format!("refused: {detail}")),

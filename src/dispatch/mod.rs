@@ -6,31 +6,33 @@
 //! It decides nothing: whether a message may go is asked of `engine::gate`, what its next channel is, of the engine, which hears of
 //! every result as an event.
 
+pub mod breaker;
+pub mod budget;
 pub mod retry;
+mod send;
+pub mod traffic;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::poll_fn;
 use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{Notify, watch};
 
-use self::retry::Attempted;
-use crate::channel::{Channel, Outcome as Answer, Outgoing, Receipt};
+use self::budget::NoRoom;
+use self::traffic::Traffic;
+use crate::channel::{Channels, Receipt};
 use crate::clock::{Clock, Stopwatch};
-use crate::engine::action::{Channel as Kind, Entry, Message, MessageState, Outcome, What};
+use crate::engine::action::{Entry, Message, MessageState, Outcome, What};
 use crate::engine::decide::{Context, ResultOf, World, result_event};
-use crate::engine::event::{Event, Value};
+use crate::engine::event::Event;
 use crate::engine::gate::{self, Intent};
 use crate::engine::profile::{Name, Profile};
-use crate::engine::run::{SUPPRESS, hear_result};
+use crate::engine::run::hear_result;
 use crate::engine::time::{MINUTE_MS, Timestamp, Zone};
-use crate::message::{Content, RenderError, render};
 use crate::store::{
     CLAIMS_MAX, ClaimedMessage, ClaimedMessages, Committed, IntentCommit, IntentStep, Look, MessageIntent, MessageResult, ResultKind,
     Store, StoreError,
@@ -43,8 +45,10 @@ use crate::versions::{RuleVersions, Snapshot};
 pub const BATCH: usize = 200;
 /// The loop looks without being woken after this long.
 const POLL: Duration = Duration::from_millis(500);
-/// Sends under way at once.
-const SENDS_AT_ONCE: usize = 32;
+/// Passes whose messages are on their way at once: a provider that takes its time holds up its own messages, not the next pass.
+const PASSES_AT_ONCE: usize = 8;
+/// So often the loop tries to write results down: a minute. What is still not written then is unknown at the next start.
+const RECORD_TRIES: u32 = 120;
 /// What panicked at the gates is looked at again after this long, until its deadline.
 const AFTER_PANIC_MS: i64 = 15 * MINUTE_MS;
 
@@ -52,9 +56,17 @@ const AFTER_PANIC_MS: i64 = 15 * MINUTE_MS;
 pub struct Dispatcher {
     pub store: Arc<dyn Store>,
     pub rules: Arc<RuleVersions>,
-    pub channels: BTreeMap<Kind, Arc<dyn Channel>>,
+    pub channels: Channels,
     /// Name of this worker in claims and attempts.
     pub worker: Name,
+    /// What is known of the providers.
+    pub traffic: Traffic,
+}
+
+impl Dispatcher {
+    pub fn new(store: Arc<dyn Store>, rules: Arc<RuleVersions>, channels: Channels, worker: Name) -> Self {
+        Dispatcher { store, rules, channels, worker, traffic: Traffic::default() }
+    }
 }
 
 /// What one pass did; passes add up.
@@ -157,37 +169,80 @@ pub struct Signals<'a> {
     pub shutdown: watch::Receiver<bool>,
 }
 
-/// Sends what is due, pass after pass, until told to shut down. Begins with what an earlier life left in doubt.
+/// Sends what is due, pass after pass, until told to shut down. Begins with what an earlier life left in doubt, ends when what is
+/// under way has its answer.
 pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, batch: usize, telemetry: &Telemetry, signals: Signals<'_>) {
     let Signals { wake, next, mut shutdown } = signals;
     if let Err(error) = recover(dispatcher, clock.now()).await {
         tracing::error!("cannot look after interrupted messages: {error}");
     }
+    let told = |sent: Delivered| tell(telemetry, next, sent);
+    let mut under_way = FuturesUnordered::new();
     while !*shutdown.borrow() {
         // interest is registered before looking: what comes in between is not missed
         let woken = wake.notified();
         tokio::pin!(woken);
         woken.as_mut().enable();
         let watch = Stopwatch::start();
-        let sent = run_once(dispatcher, Look::Now(clock.now()), batch).await;
-        observe(telemetry, &sent, watch);
-        match sent {
-            Ok(pass) => {
-                if pass.claimed > 0 {
-                    tracing::debug!("dispatched: {pass}");
-                    next.notify_one();
-                }
-                if pass.claimed >= batch as u64 {
-                    continue;
-                }
+        let preparing = prepare(dispatcher, Look::Now(clock.now()), batch);
+        tokio::pin!(preparing);
+        // never dropped half done: what it claims would stay claimed
+        let prepared = loop {
+            tokio::select! {
+                prepared = &mut preparing => break prepared,
+                Some(sent) = under_way.next() => told(sent),
             }
-            Err(error) => tracing::error!("dispatch failed, trying again: {error}"),
+        };
+        let is_full = match prepared {
+            Ok((pass, sendings)) => {
+                let is_full = pass.claimed >= batch as u64;
+                under_way.push(deliver_told(dispatcher, pass, sendings, watch));
+                is_full
+            }
+            Err(error) => {
+                told((Err(error), watch));
+                false
+            }
+        };
+        if is_full && under_way.len() < PASSES_AT_ONCE {
+            continue;
         }
+        let has_room = under_way.len() < PASSES_AT_ONCE;
         tokio::select! {
-            () = &mut woken => {}
-            () = tokio::time::sleep(POLL) => {}
+            () = &mut woken, if has_room => {}
+            () = tokio::time::sleep(POLL), if has_room => {}
+            Some(sent) = under_way.next() => told(sent),
             _ = shutdown.changed() => {}
         }
+    }
+    while let Some(sent) = under_way.next().await {
+        told(sent);
+    }
+}
+
+/// What came of a pass, and since when it has been under way.
+type Delivered = (Result<Pass, StoreError>, Stopwatch);
+
+async fn deliver_told(dispatcher: &Dispatcher, mut pass: Pass, sendings: Sendings, watch: Stopwatch) -> Delivered {
+    let delivered = deliver(dispatcher, sendings, RECORD_TRIES).await;
+    (
+        delivered.map(|delivered| {
+            pass += delivered;
+            pass
+        }),
+        watch,
+    )
+}
+
+fn tell(telemetry: &Telemetry, next: &Notify, (sent, watch): Delivered) {
+    observe(telemetry, &sent, watch);
+    match sent {
+        Ok(pass) if pass.claimed > 0 => {
+            tracing::debug!("dispatched: {pass}");
+            next.notify_one();
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!("dispatch failed, trying again: {error}"),
     }
 }
 
@@ -213,10 +268,25 @@ fn observe(telemetry: &Telemetry, sent: &Result<Pass, StoreError>, watch: Stopwa
 
 /// One pass: at most `limit` messages that are due. A replay ([`Look::AsDue`]) sends each in its own instant.
 pub async fn run_once(dispatcher: &Dispatcher, look: Look, limit: usize) -> Result<Pass, StoreError> {
+    let (mut pass, sendings) = prepare(dispatcher, look, limit).await?;
+    pass += deliver(dispatcher, sendings, 1).await?;
+    Ok(pass)
+}
+
+/// Messages that may leave, under the rules that said so.
+struct Sendings {
+    snapshot: Option<Snapshot>,
+    ready: Vec<Ready>,
+}
+
+/// Claims, asks the gates, commits the intents.
+async fn prepare(dispatcher: &Dispatcher, look: Look, limit: usize) -> Result<(Pass, Sendings), StoreError> {
     let store = dispatcher.store.as_ref();
     let claimed = store.claim_messages(look, limit, &dispatcher.worker).await?;
     let mut pass = Pass { claimed: claimed.iter().map(|person| person.messages.len() as u64).sum(), ..Pass::default() };
-    let Some(first) = claimed.iter().map(|person| instant(look, person)).min() else { return Ok(pass) };
+    let Some(first) = claimed.iter().map(|person| instant(look, person)).min() else {
+        return Ok((pass, Sendings { snapshot: None, ready: Vec::new() }));
+    };
     let snapshot = dispatcher.rules.snapshot_for(store, claimed.iter().map(|person| &person.profile)).await?;
     let view = store.world(month_start(&snapshot.rules.policy.zone.last, first)).await?;
 
@@ -224,7 +294,7 @@ pub async fn run_once(dispatcher: &Dispatcher, look: Look, limit: usize) -> Resu
     let mut ready = Vec::with_capacity(claimed.len());
     for person in claimed {
         let now = instant(look, &person);
-        let (intent, to_send) = ask_gates(&snapshot, &view.world, person, now);
+        let (intent, to_send) = ask_gates(dispatcher, &snapshot, &view.world, person, now);
         intents.push(intent);
         ready.push(to_send);
     }
@@ -242,8 +312,22 @@ pub async fn run_once(dispatcher: &Dispatcher, look: Look, limit: usize) -> Resu
             Committed::Conflict => pass.conflicts += steps.len() as u64,
         }
     }
-    let results = send_all(dispatcher, &snapshot, to_send, &mut pass).await;
-    store.record_results(results).await?;
+    Ok((pass, Sendings { snapshot: Some(snapshot), ready: to_send }))
+}
+
+/// Renders, sends, records. What was sent must be written down: that is tried `tries` times.
+async fn deliver(dispatcher: &Dispatcher, sendings: Sendings, tries: u32) -> Result<Pass, StoreError> {
+    let mut pass = Pass::default();
+    let Some(snapshot) = sendings.snapshot.filter(|_| !sendings.ready.is_empty()) else { return Ok(pass) };
+    let results = send::send_all(dispatcher, &snapshot, sendings.ready, &mut pass).await;
+    for _ in 1..tries {
+        match dispatcher.store.record_results(results.clone()).await {
+            Ok(_) => return Ok(pass),
+            Err(error) => tracing::error!("cannot record what was sent, trying again: {error}"),
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    dispatcher.store.record_results(results).await?;
     Ok(pass)
 }
 
@@ -258,11 +342,12 @@ fn instant(look: Look, person: &ClaimedMessages) -> Timestamp {
 /// What a crash left in `sending`: sent again under its id where the channel deduplicates, `unknown` elsewhere (I5).
 pub async fn recover(dispatcher: &Dispatcher, now: Timestamp) -> Result<u64, StoreError> {
     let interrupted = dispatcher.store.interrupted().await?;
+    let policy = dispatcher.rules.snapshot().rules;
     let messages: Vec<ClaimedMessage> = interrupted.into_iter().flat_map(|person| person.messages).collect();
     let results: Vec<MessageResult> = messages
         .iter()
         .map(|claimed| {
-            let again = dispatcher.channels.get(&claimed.message.channel).is_some_and(|channel| channel.deduplicates());
+            let again = dispatcher.channels.deduplicates(claimed.message.channel, &policy.policy);
             let detail = "interrupted between the send-intent and the answer";
             // due as it was: a replay that goes on sends it in its own instant
             let until = claimed.message.due_at.min(now);
@@ -312,15 +397,25 @@ struct Ready {
 }
 
 /// Asks the gates about one person's messages, one after the other: the slot that the first one stamps is seen by the next.
-fn ask_gates(snapshot: &Snapshot, world: &World, person: ClaimedMessages, now: Timestamp) -> (IntentCommit, Vec<Ready>) {
+fn ask_gates(
+    dispatcher: &Dispatcher,
+    snapshot: &Snapshot,
+    world: &World,
+    person: ClaimedMessages,
+    now: Timestamp,
+) -> (IntentCommit, Vec<Ready>) {
     let ctx = Context { rules: &snapshot.rules, older: &snapshot.older, world };
     let mut profile = person.profile;
     let mut changed = false;
     let (mut messages, mut entries, mut own_events, mut passed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for claimed in person.messages {
         let message = &claimed.message;
-        let step = next_step(&ctx, &mut profile, &claimed, &mut own_events, now);
+        let room =
+            |message: &Message| dispatcher.traffic.take(&dispatcher.channels, message.channel, &snapshot.rules.policy, message.id, now);
+        let step = next_step(&ctx, &mut profile, &claimed, &mut own_events, &room, now);
         match &step {
+            // a provider without room is no decision about the person: the message says so itself, the log of decisions stays short
+            IntentStep::Hold { because, .. } if because.starts_with(PROVIDER) => {}
             IntentStep::Send { .. } => changed = true,
             IntentStep::Hold { until, because } => entries.push(entry(message, What::Held, because, Some(*until), now)),
             IntentStep::End { because, .. } => {
@@ -350,12 +445,16 @@ fn ask_gates(snapshot: &Snapshot, world: &World, person: ClaimedMessages, now: T
     (intent, ready)
 }
 
+/// How a hold by [`Traffic`] begins.
+const PROVIDER: &str = "provider: ";
+
 /// What happens to one message now; `profile` takes the stamp of its slot, or gets the slot back.
 fn next_step(
     ctx: &Context<'_>,
     profile: &mut Profile,
     claimed: &ClaimedMessage,
     own_events: &mut Vec<Event>,
+    room: &dyn Fn(&Message) -> Result<(), NoRoom>,
     now: Timestamp,
 ) -> IntentStep {
     let message = &claimed.message;
@@ -366,6 +465,10 @@ fn next_step(
     }
     match judge(ctx, profile, message, now) {
         Intent::Send { profile: stamped, own_event } => {
+            if let Err(NoRoom { until, because }) = room(message) {
+                let until = until.min(message.expires_at).max(now.plus_ms(1));
+                return IntentStep::Hold { until, because: Arc::from(format!("{PROVIDER}{because}")) };
+            }
             *profile = *stamped;
             own_events.extend(own_event);
             IntentStep::Send { at: now }
@@ -421,126 +524,6 @@ fn entry(message: &Message, what: What, because: &Arc<str>, until: Option<Timest
     Entry { at: now, rule, run: message.run, step, what, because, until: until.filter(|until| !until.is_forever()) }
 }
 
-// ---------------------------------------------------------------------------------------------------------------- render, send
-
-/// Renders and sends; what comes back is what to record.
-async fn send_all(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: Vec<Ready>, pass: &mut Pass) -> Vec<MessageResult> {
-    let rendered = render_all(snapshot, ready).await;
-    let mut results = Vec::with_capacity(rendered.len());
-    for chunk in rendered.chunks(SENDS_AT_ONCE) {
-        let sends = chunk.iter().map(|(ready, content)| send(dispatcher, ready, content)).collect();
-        for ((ready, _), sent) in chunk.iter().zip(join_all(sends).await) {
-            let result = judge_answer(dispatcher, ready, sent);
-            pass.attempts += 1;
-            match &result.kind {
-                ResultKind::Retry { .. } => pass.retried += 1,
-                ResultKind::Outcome(Outcome::Accepted, _) => pass.accepted += 1,
-                ResultKind::Outcome(Outcome::Failed, _) => pass.failed += 1,
-                ResultKind::Outcome(Outcome::Bounced, _) => pass.bounced += 1,
-                ResultKind::Outcome(Outcome::Unknown, _) => pass.unknown += 1,
-                ResultKind::Outcome(Outcome::Dead, _) => pass.dead += 1,
-                ResultKind::Outcome(..) | ResultKind::Release => {}
-            }
-            results.push(result);
-        }
-    }
-    results
-}
-
-/// Liquid takes some 40 us a message: on a thread that may block, off the runtime's own.
-async fn render_all(snapshot: &Snapshot, ready: Vec<Ready>) -> Vec<(Ready, Result<Content, RenderError>)> {
-    let snapshot = snapshot.clone();
-    let work = move || {
-        let render_one = |ready: Ready| {
-            let (message, profile) = (&ready.claimed.message, &ready.profile);
-            let content =
-                catch_unwind(AssertUnwindSafe(|| render(&snapshot.templates, snapshot.rules.names(), profile, message, ready.at)));
-            let content = content.unwrap_or_else(|_| Err(RenderError::Liquid { part: "template", because: "it panicked".into() }));
-            (ready, content)
-        };
-        ready.into_iter().map(render_one).collect()
-    };
-    tokio::task::spawn_blocking(work).await.expect("every render is caught, so the task ends")
-}
-
-/// One attempt's end: an answer, or why nothing could be sent.
-enum Sent {
-    Answer(Answer),
-    Unrenderable(RenderError),
-    NoChannel,
-}
-
-async fn send(dispatcher: &Dispatcher, ready: &Ready, content: &Result<Content, RenderError>) -> Sent {
-    let message = &ready.claimed.message;
-    let content = match content {
-        Ok(content) => content,
-        Err(error) => return Sent::Unrenderable(error.clone()),
-    };
-    let Some(channel) = dispatcher.channels.get(&message.channel) else { return Sent::NoChannel };
-    let address = match ready.profile.addresses.get(&message.channel).map(|address| &address.value) {
-        Some(Value::Text(address)) => address,
-        _ => "",
-    };
-    let outgoing = Outgoing {
-        message: message.id,
-        attempt: ready.claimed.attempts + 1,
-        kind: message.channel,
-        at: ready.at,
-        profile: &ready.profile.key,
-        address,
-        rule: &message.rule,
-        template: &message.template,
-        content,
-    };
-    Sent::Answer(channel.send(&outgoing).await)
-}
-
-/// What an attempt means for the message.
-fn judge_answer(dispatcher: &Dispatcher, ready: &Ready, sent: Option<Sent>) -> MessageResult {
-    let (claimed, now) = (&ready.claimed, ready.at);
-    let message = &claimed.message;
-    let told = |what: Outcome, detail: &str| result(claimed, now, outcome(message, what, now, detail), None, detail);
-    let attempted = Attempted {
-        message: message.id,
-        category: message.category,
-        attempts: claimed.attempts + 1,
-        first_attempt_at: claimed.first_attempt_at.unwrap_or(now),
-        expires_at: message.expires_at,
-    };
-    match sent {
-        None => told(Outcome::Unknown, "the channel panicked"),
-        Some(Sent::Unrenderable(error)) => {
-            tracing::error!(message.id = %message.id, template.name = %message.template, rule.id = %message.rule, "cannot be written: {error}");
-            told(Outcome::Failed, &format!("render: {error}"))
-        }
-        Some(Sent::NoChannel) => told(Outcome::Failed, &format!("no provider for {}", message.channel)),
-        Some(Sent::Answer(Answer::Accepted { provider_id })) => {
-            result(claimed, now, outcome(message, Outcome::Accepted, now, ""), Some(provider_id), "")
-        }
-        Some(Sent::Answer(Answer::Rejected { suppress, detail })) => {
-            let mut event = result_event(&ResultOf::from(message), Outcome::Failed, now, &detail);
-            if suppress {
-                // never taken, so its slot is free for the next channel; and this address is never tried again
-                event.properties.insert(SUPPRESS.to_owned(), true.into());
-            }
-            result(claimed, now, ResultKind::Outcome(Outcome::Failed, event), None, &detail)
-        }
-        Some(Sent::Answer(Answer::Retry { class, after_ms, detail })) => match retry::next(class, after_ms, attempted, now) {
-            Some(until) => result(claimed, now, ResultKind::Retry { until, refused: true }, None, &detail),
-            None => told(Outcome::Dead, &format!("given up after {} attempts: {detail}", attempted.attempts)),
-        },
-        Some(Sent::Answer(Answer::Ambiguous { ask_again, detail })) => {
-            let deduplicates = dispatcher.channels.get(&message.channel).is_some_and(|channel| channel.deduplicates());
-            let again =
-                (ask_again && deduplicates).then(|| retry::next(crate::channel::RetryClass::Transient, None, attempted, now)).flatten();
-            match again {
-                Some(until) => result(claimed, now, ResultKind::Retry { until, refused: false }, None, &detail),
-                None => told(Outcome::Unknown, &detail),
-            }
-        }
-    }
-}
-
 fn outcome(message: &Message, outcome: Outcome, at: Timestamp, detail: &str) -> ResultKind {
     ResultKind::Outcome(outcome, result_event(&ResultOf::from(message), outcome, at, detail))
 }
@@ -548,28 +531,4 @@ fn outcome(message: &Message, outcome: Outcome, at: Timestamp, detail: &str) -> 
 fn result(claimed: &ClaimedMessage, at: Timestamp, kind: ResultKind, provider_id: Option<String>, detail: &str) -> MessageResult {
     let detail = (!detail.is_empty()).then(|| detail.to_owned());
     MessageResult { message: claimed.message.id, epoch: Some(claimed.epoch), at, kind, provider_id, detail }
-}
-
-/// Waits for all, polling in order, so that a channel that answers at once is asked in order. A future that panics answers nothing;
-/// the others go on.
-async fn join_all<F: Future>(futures: Vec<F>) -> Vec<Option<F::Output>> {
-    enum Slot<F: Future> {
-        Running(Pin<Box<F>>),
-        Done(Option<F::Output>),
-    }
-    let mut slots: Vec<Slot<F>> = futures.into_iter().map(|future| Slot::Running(Box::pin(future))).collect();
-    poll_fn(|cx| {
-        let mut all_done = true;
-        for slot in &mut slots {
-            let Slot::Running(future) = slot else { continue };
-            match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-                Ok(Poll::Ready(output)) => *slot = Slot::Done(Some(output)),
-                Ok(Poll::Pending) => all_done = false,
-                Err(_) => *slot = Slot::Done(None),
-            }
-        }
-        if all_done { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    slots.into_iter().map(|slot| if let Slot::Done(output) = slot { output } else { None }).collect()
 }

@@ -24,12 +24,17 @@ pub struct Attempted {
     pub attempts: u32,
     pub first_attempt_at: Timestamp,
     pub expires_at: Timestamp,
+    /// The policy's: so many attempts after the first, while the fault is the connection's or the provider's.
+    pub retries: Option<u32>,
 }
 
 /// The instant of the next attempt, its deadline at the latest; none: it is given up (`dead`). A provider's own word (`after_ms`)
 /// goes before the schedule. Throttling and a refused account are no fault of the message: only its deadline ends it.
 pub fn next(class: RetryClass, after_ms: Option<i64>, attempted: Attempted, now: Timestamp) -> Option<Timestamp> {
     if now >= attempted.expires_at {
+        return None;
+    }
+    if class == RetryClass::Transient && attempted.retries.is_some_and(|retries| attempted.attempts > retries) {
         return None;
     }
     let wait_ms = match (class, after_ms) {
@@ -78,7 +83,7 @@ mod tests {
     fn attempted(attempts: u32) -> Attempted {
         let first_attempt_at = Timestamp::from_ms(0);
         let expires_at = Timestamp::from_ms(10 * DAY_MS);
-        Attempted { message: MessageId(7 << 64 | 9), category: Category::Marketing, attempts, first_attempt_at, expires_at }
+        Attempted { message: MessageId(7 << 64 | 9), category: Category::Marketing, attempts, first_attempt_at, expires_at, retries: None }
     }
 
     #[test]
@@ -93,6 +98,8 @@ mod tests {
         assert_eq!(next(RetryClass::Transient, None, attempted(6), day_later), None);
         let patient = Attempted { category: Category::Transactional, ..attempted(6) };
         assert!(next(RetryClass::Transient, None, patient, day_later).is_some());
+        let limited = |attempts| next(RetryClass::Transient, None, Attempted { retries: Some(2), ..attempted(attempts) }, now);
+        assert!(limited(2).is_some() && limited(3).is_none(), "two retries are three attempts");
     }
 
     #[test]

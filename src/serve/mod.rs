@@ -9,7 +9,6 @@
 pub mod api;
 mod http;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +18,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use crate::channel::Channel;
 use crate::channel::recording::{self, Recording, Shares};
+use crate::channel::{self, Channel, Channels};
 use crate::clock::{Clock, SystemClock};
 use crate::console::{self, Console, control};
 use crate::dispatch::{self, Dispatcher};
@@ -72,7 +71,7 @@ struct Daemon {
     settings: Settings,
     store: SqliteStore,
     rules: Arc<RuleVersions>,
-    channels: BTreeMap<Kind, Arc<dyn Channel>>,
+    channels: Channels,
     /// Messages that are written to files instead of sent, if any channel does so.
     recording: Option<Arc<Recording>>,
     clock: Arc<dyn Clock>,
@@ -113,7 +112,7 @@ impl Daemon {
             });
         }
         if roles.contains(&Role::Dispatch) {
-            let dispatcher = Dispatcher { store: store.clone(), rules: self.rules.clone(), channels: self.channels.clone(), worker };
+            let dispatcher = Dispatcher::new(store.clone(), self.rules.clone(), self.channels.clone(), worker);
             let (clock, telemetry, batch) = (self.clock.clone(), self.telemetry.clone(), self.settings.dispatch.batch);
             let (wake, next, shutdown) = (dispatch_wake.clone(), evaluate_wake.clone(), shutdown.clone());
             tasks.spawn(async move {
@@ -208,37 +207,31 @@ async fn rules_to_go_by(
     Ok(Arc::new(RuleVersions::new(rules, book.templates())))
 }
 
-/// The ways out that the policy names. A database that belongs to another environment writes to files whatever the policy says.
+/// The ways out. A database that belongs to another environment writes to files whatever the policy says.
 async fn channels(
     settings: &Settings,
     store: &SqliteStore,
     rules: &RuleVersions,
     now: Timestamp,
-) -> anyhow::Result<(BTreeMap<Kind, Arc<dyn Channel>>, Option<Arc<Recording>>)> {
+) -> anyhow::Result<(Channels, Option<Arc<Recording>>)> {
     let belongs_to = store.environment().await?;
-    let is_copy = belongs_to != settings.environment;
-    if is_copy {
+    if belongs_to != settings.environment {
         tracing::warn!(
             "this database belongs to the environment `{belongs_to}` and was opened as `{}`: messages are written to `{}` and not sent",
             settings.environment,
             settings.recording.directory.display()
         );
+        let recording = open_recording(settings, now)?;
+        let all = Kind::ALL.into_iter().map(|kind| (kind, recording.clone() as Arc<dyn Channel>)).collect();
+        return Ok((Channels::fixed(all), Some(recording)));
     }
-    let mut channels: BTreeMap<Kind, Arc<dyn Channel>> = BTreeMap::new();
-    let mut recording = None;
-    for (kind, policy) in &rules.snapshot().rules.policy.channels {
-        if is_copy || &*policy.provider == "recording" {
-            let opened = match &recording {
-                Some(opened) => Arc::clone(opened),
-                None => open_recording(settings, now)?,
-            };
-            channels.insert(*kind, opened.clone());
-            recording = Some(opened);
-        } else {
-            tracing::warn!(channel = %kind, "its provider `{}` is not configured: its messages fail and say so", policy.provider);
-        }
+    for finding in channel::unknown_providers(settings, &rules.snapshot().rules.policy) {
+        tracing::error!("{}: its messages fail and say so; {}", finding.message, finding.help.unwrap_or_default());
     }
-    Ok((channels, recording))
+    // a changed policy may name it at any time
+    let recording = open_recording(settings, now)?;
+    let channels = Channels::from(settings, Some(recording.clone())).context("the providers cannot be set up")?;
+    Ok((channels, Some(recording)))
 }
 
 fn open_recording(settings: &Settings, now: Timestamp) -> anyhow::Result<Arc<Recording>> {

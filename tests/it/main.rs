@@ -8,6 +8,7 @@ mod feedback;
 mod http;
 mod ingest;
 mod kill;
+mod mail;
 mod messages;
 mod pack;
 mod people;

@@ -6,6 +6,7 @@ use std::path::Path;
 use rekindle::channel::recording::{Form, Options, Recording, Shares};
 use rekindle::channel::{Channel, Outcome, Outgoing};
 use rekindle::engine::action::{Channel as Kind, MessageId, Outcome as Fact};
+use rekindle::engine::profile::Category;
 use rekindle::engine::time::{DAY_MS, Timestamp};
 use rekindle::message::{Content, Templates};
 
@@ -39,6 +40,8 @@ fn outgoing(id: u128, kind: Kind, content: &Content) -> Outgoing<'_> {
         message,
         attempt: 1,
         kind,
+        category: Category::Marketing,
+        policy: None,
         at: at("2011-03-05T09:00:01Z"),
         profile: "u1",
         address: "ana@post.example",

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use rekindle::channel::{Channel, Outcome, Outgoing, Receipt, RetryClass};
+use rekindle::channel::{Channel, Channels, Outcome, Outgoing, Receipt, RetryClass};
 use rekindle::clock::VirtualClock;
 use rekindle::console::Console;
 use rekindle::console::control::{self, Reply, Request, Scope};
@@ -173,7 +173,7 @@ impl Shop {
         let sms: Arc<dyn Channel> = self.sms.clone();
         let email: Arc<dyn Channel> = self.email.clone();
         let channels = BTreeMap::from([(Kind::Sms, sms), (Kind::Email, email)]);
-        Dispatcher { store: self.store.clone(), rules: self.rules.clone(), channels, worker: "w1".into() }
+        Dispatcher::new(self.store.clone(), self.rules.clone(), Channels::fixed(channels), "w1".into())
     }
 
     async fn evaluate(&self, now: Timestamp) -> evaluate::Pass {

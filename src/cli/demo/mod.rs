@@ -24,6 +24,7 @@ use self::replay::{Done, Replay, Stage, Stretch};
 use self::summary::{Effort, Input, Summary, number};
 use self::tally::Tally;
 use super::{ExitCode, Format, database};
+use crate::channel::Channels;
 use crate::channel::recording::{Form, Options as RecordingOptions, Recording};
 use crate::clock::{Stopwatch, VirtualClock};
 use crate::dispatch::Dispatcher;
@@ -315,7 +316,7 @@ fn stage(store: &SqliteStore, book: &Rulebook, rules: &Arc<RuleSet>, recording: 
     let channels = Kind::ALL.into_iter().map(|kind| (kind, recording.clone() as Arc<dyn crate::channel::Channel>)).collect();
     Stage {
         evaluator: Evaluator { store: store.clone(), rules: versions.clone(), worker: worker.clone() },
-        dispatcher: Dispatcher { store: store.clone(), rules: versions, channels, worker },
+        dispatcher: Dispatcher::new(store.clone(), versions, Channels::fixed(channels), worker),
         store,
         recording: recording.clone(),
         clock: VirtualClock::at(Timestamp::DISTANT_PAST),

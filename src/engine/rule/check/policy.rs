@@ -443,7 +443,11 @@ fn list_id(node: &Node, findings: &Findings) -> Option<Name> {
     let text = findings.text(node, "the name of the list")?;
     let is_label = |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
     if !text.contains('.') || !text.split('.').all(is_label) {
-        findings.wrong(node, format!("`{text}` is no name of a list"), "write it like a name below your domain: `news.shop.example`".to_owned());
+        findings.wrong(
+            node,
+            format!("`{text}` is no name of a list"),
+            "write it like a name below your domain: `news.shop.example`".to_owned(),
+        );
         return None;
     }
     Some(Name::from(text))

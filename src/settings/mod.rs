@@ -4,18 +4,23 @@
 //! Any value may be a reference: `env:NAME` or `file:PATH`. A secret may be given in no other way (the type [`Secret`] is for the
 //! channels that need one): a file with settings may stand in version control, a secret may not.
 
+mod fields;
+pub mod providers;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use url::Url;
 
+use self::providers::Provider;
 use crate::engine::rule::diagnostic::{Diagnostic, SourceFile};
 use crate::engine::rule::suggest::nearest;
 use crate::engine::rule::syntax::{self, Kind, Node};
 
 /// The defaults, as text with comments: what `rekindle` prints for somebody who wants a file to start from.
-pub const DEFAULTS: &str = include_str!("../config/rekindle.yaml");
+pub const DEFAULTS: &str = include_str!("../../config/rekindle.yaml");
 
 /// Written where a value need not be set and is not.
 const UNSET: &str = "none";
@@ -23,7 +28,7 @@ const UNSET: &str = "none";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// How this installation is set up. The meaning, unit and default of each field stand in `config/rekindle.yaml`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub environment: String,
     pub database: DatabaseSettings,
@@ -35,6 +40,8 @@ pub struct Settings {
     pub http: HttpSettings,
     pub serve: ServeSettings,
     pub secrets: SecretSettings,
+    /// Who carries messages, by the name under which the policy's channels call them.
+    pub providers: BTreeMap<String, Provider>,
     pub logs: LogSettings,
 }
 
@@ -145,6 +152,7 @@ impl Settings {
             },
             serve: ServeSettings { drain_seconds: reader.value("serve.drain_seconds", |text| number(text, 0, 600)) },
             secrets: SecretSettings { links: reader.secret("secrets.links"), links_before: reader.secret("secrets.links_before") },
+            providers: reader.providers(),
             logs: LogSettings { format: reader.value("logs.format", log_format), level: reader.value("logs.level", word) },
         };
         reader.finish(settings)
@@ -315,6 +323,16 @@ impl Reader {
         }
     }
 
+    /// The providers: names are free here, what stands below each belongs to its kind.
+    fn providers(&mut self) -> BTreeMap<String, Provider> {
+        let Reader { file, findings, source, .. } = self;
+        let entries = find(file.as_ref(), "providers").and_then(Node::entries).unwrap_or_default();
+        let read = |entry: &syntax::Entry| Some((entry.key.text.to_string(), providers::read(entry, findings, source)?));
+        let read: BTreeMap<String, Provider> = entries.iter().filter_map(read).collect();
+        providers::check_pools(entries, &read, &mut self.findings);
+        read
+    }
+
     fn finish(self, settings: Settings) -> Result<Settings, SettingsError> {
         if self.findings.is_empty() {
             return Ok(settings);
@@ -344,6 +362,7 @@ fn compare(defaults: &Node, file: &Node, within: &str, findings: &mut Vec<Diagno
         };
         match (&default.kind, &entry.value.kind) {
             (_, Kind::Refused) => {}
+            (Kind::Mapping(_), Kind::Mapping(_)) if key == "providers" => {} // free names: read by kind
             (Kind::Mapping(_), Kind::Mapping(_)) => compare(default, &entry.value, &key, findings),
             (Kind::Scalar(_), Kind::Scalar(_)) if !entry.value.is_null() => {}
             _ => {
@@ -437,5 +456,65 @@ mod tests {
         let found = wrong("secrets:\n  links: hunter2\n");
         assert!(found.contains("no secret for `secrets.links`") && found.contains("my.yaml:2:10"), "{found}");
         assert!(!found.contains("hunter2"), "{found}");
+    }
+
+    #[test]
+    fn providers_are_read_by_their_kind() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("secret");
+        std::fs::write(&path, "hunter2\n").expect("written");
+        let secret = format!("\"file:{}\"", path.display());
+        let text = format!(
+            "providers:
+  relay: {{ kind: smtp, host: mail.shop.example, user: shop, password: {secret}, dkim: [{{ domain: shop.example, selector: s1, key: {secret} }}] }}
+  texts: {{ kind: http, file: sms-gateway, url: 'https://sms.example/send', token: {secret}, callback_token: {secret} }}
+  own: {{ kind: webhook, url: 'https://shop.example/hook', secret: {secret}, allow_networks: [10.0.0.0/8] }}
+  fcm: {{ kind: fcm, service_account: {secret} }}
+  mails: {{ kind: pool, of: [relay, own] }}
+"
+        );
+        let settings = Settings::read("my.yaml", &text).unwrap_or_else(|error| panic!("{error}"));
+        let Some(Provider::Smtp(relay)) = settings.providers.get("relay") else { panic!("a relay") };
+        assert_eq!((relay.port, relay.tls, relay.connections, relay.dkim.len()), (587, providers::Tls::StartTls, 10, 1));
+        let Some(Provider::Http(texts)) = settings.providers.get("texts") else { panic!("a gateway") };
+        assert_eq!(texts.values.get("token").map(Secret::reveal), Some("hunter2"));
+        assert_eq!(settings.providers.get("mails"), Some(&Provider::Pool(vec!["relay".into(), "own".into()])));
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_provider_has_its_place() {
+        let text = "providers:
+  relay: { kind: smtp, hots: x, user: shop, tls: maybe }
+  texts: { kind: http, file: no-such-file }
+  own: { kind: webhook, url: ftp://x, secret: open-secret, allow_networks: [10.0.0.0/99] }
+  pigeon: { kind: pigeon }
+  recording: { kind: smtp }
+  some: { kind: pool, of: [relay, nobody, some] }
+  flat: 5
+  fcm: { kind: fcm }
+";
+        let found = wrong(text);
+        for expected in [
+            "unknown key `providers.relay.hots`",
+            "did you mean `host`?",
+            "`providers.relay` lacks `host`",
+            "`providers.relay` lacks `password`",
+            "`maybe` is no value for `providers.relay.tls`",
+            "no shipped file has this name (sendgrid, mailgun,",
+            "`ftp://x` is no value for `providers.own.url`",
+            "no secret for `providers.own.secret`",
+            "`10.0.0.0/99` is no value for `providers.own.allow_networks`",
+            "expected one of `smtp`, `http`, `webhook`, `fcm`, `pool`",
+            "`recording` is always there",
+            "`nobody` cannot be in the pool `some`",
+            "it is a pool itself",
+            "`providers.flat` is a mapping, not a text",
+            "`providers.fcm` lacks `service_account`",
+            "my.yaml:4:47",
+        ] {
+            assert!(found.contains(expected), "missing: {expected}\n{found}");
+        }
+        assert!(!found.contains("open-secret"), "{found}");
     }
 }

@@ -1,0 +1,183 @@
+//! Rendering and sending: from a message whose intent is committed to what is to be recorded of it.
+//!
+//! A channel may have several providers (a pool): the next one is tried only where the one before definitely did not take the
+//! message and the fault is its own; what a person's address is refused for, or what nobody knows, goes no further.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::Poll;
+
+use super::retry::{self, Attempted};
+use super::{Dispatcher, Pass, Ready, outcome, result};
+use crate::channel::{Outcome as Answer, Outgoing, RetryClass};
+use crate::engine::action::Outcome;
+use crate::engine::decide::{ResultOf, result_event};
+use crate::engine::event::Value;
+use crate::engine::run::SUPPRESS;
+use crate::message::{Content, RenderError, render};
+use crate::store::{MessageResult, ResultKind};
+use crate::versions::Snapshot;
+
+/// Sends under way at once in one pass.
+const SENDS_AT_ONCE: usize = 32;
+
+/// Renders and sends; what comes back is what to record.
+pub(super) async fn send_all(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: Vec<Ready>, pass: &mut Pass) -> Vec<MessageResult> {
+    let rendered = render_all(snapshot, ready).await;
+    let mut results = Vec::with_capacity(rendered.len());
+    for chunk in rendered.chunks(SENDS_AT_ONCE) {
+        let sends = chunk.iter().map(|(ready, content)| send(dispatcher, snapshot, ready, content)).collect();
+        for ((ready, _), sent) in chunk.iter().zip(join_all(sends).await) {
+            let result = judge_answer(dispatcher, snapshot, ready, sent);
+            pass.attempts += 1;
+            match &result.kind {
+                ResultKind::Retry { .. } => pass.retried += 1,
+                ResultKind::Outcome(Outcome::Accepted, _) => pass.accepted += 1,
+                ResultKind::Outcome(Outcome::Failed, _) => pass.failed += 1,
+                ResultKind::Outcome(Outcome::Bounced, _) => pass.bounced += 1,
+                ResultKind::Outcome(Outcome::Unknown, _) => pass.unknown += 1,
+                ResultKind::Outcome(Outcome::Dead, _) => pass.dead += 1,
+                ResultKind::Outcome(..) | ResultKind::Release => {}
+            }
+            results.push(result);
+        }
+    }
+    results
+}
+
+/// Liquid takes some 40 us a message: on a thread that may block, off the runtime's own.
+async fn render_all(snapshot: &Snapshot, ready: Vec<Ready>) -> Vec<(Ready, Result<Content, RenderError>)> {
+    let snapshot = snapshot.clone();
+    let work = move || {
+        let render_one = |ready: Ready| {
+            let (message, profile) = (&ready.claimed.message, &ready.profile);
+            let content =
+                catch_unwind(AssertUnwindSafe(|| render(&snapshot.templates, snapshot.rules.names(), profile, message, ready.at)));
+            let content = content.unwrap_or_else(|_| Err(RenderError::Liquid { part: "template", because: "it panicked".into() }));
+            (ready, content)
+        };
+        ready.into_iter().map(render_one).collect()
+    };
+    tokio::task::spawn_blocking(work).await.expect("every render is caught, so the task ends")
+}
+
+/// One attempt's end: an answer, or why nothing could be sent.
+enum Sent {
+    Answer(Answer),
+    Unrenderable(RenderError),
+    NoChannel,
+}
+
+async fn send(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: &Ready, content: &Result<Content, RenderError>) -> Sent {
+    let message = &ready.claimed.message;
+    let policy = &snapshot.rules.policy;
+    let content = match content {
+        Ok(content) => content,
+        Err(error) => return Sent::Unrenderable(error.clone()),
+    };
+    let address = match ready.profile.addresses.get(&message.channel).map(|address| &address.value) {
+        Some(Value::Text(address)) => address,
+        _ => "",
+    };
+    let outgoing = Outgoing {
+        message: message.id,
+        attempt: ready.claimed.attempts + 1,
+        kind: message.channel,
+        category: message.category,
+        policy: policy.channels.get(&message.channel),
+        at: ready.at,
+        profile: &ready.profile.key,
+        address,
+        rule: &message.rule,
+        template: &message.template,
+        content,
+    };
+    let route = dispatcher.channels.route(message.channel, policy);
+    let named = outgoing.policy.map_or(message.channel.name(), |policy| &policy.provider);
+    let alone = route.len() == 1;
+    let mut refused = None;
+    for step in route {
+        // a single provider was asked before the intent: asking again would take its probe
+        if !alone && dispatcher.traffic.is_open(step.provider) && dispatcher.traffic.admit(step.provider, ready.at).is_err() {
+            continue;
+        }
+        let answer = step.channel.send(&outgoing).await;
+        dispatcher.traffic.hear(step.provider, named, &answer, ready.at);
+        match answer {
+            Answer::Retry { .. } => refused = Some(answer),
+            answer => return Sent::Answer(answer),
+        }
+    }
+    refused.map_or(Sent::NoChannel, Sent::Answer)
+}
+
+/// What an attempt means for the message.
+fn judge_answer(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: &Ready, sent: Option<Sent>) -> MessageResult {
+    let (claimed, now) = (&ready.claimed, ready.at);
+    let message = &claimed.message;
+    let told = |what: Outcome, detail: &str| result(claimed, now, outcome(message, what, now, detail), None, detail);
+    let attempted = Attempted {
+        message: message.id,
+        category: message.category,
+        attempts: claimed.attempts + 1,
+        first_attempt_at: claimed.first_attempt_at.unwrap_or(now),
+        expires_at: message.expires_at,
+        retries: snapshot.rules.policy.channels.get(&message.channel).and_then(|channel| channel.retries),
+    };
+    match sent {
+        None => told(Outcome::Unknown, "the channel panicked"),
+        Some(Sent::Unrenderable(error)) => {
+            tracing::error!(message.id = %message.id, template.name = %message.template, rule.id = %message.rule, "cannot be written: {error}");
+            told(Outcome::Failed, &format!("render: {error}"))
+        }
+        Some(Sent::NoChannel) => told(Outcome::Failed, &format!("no provider for {}", message.channel)),
+        Some(Sent::Answer(Answer::Accepted { provider_id })) => {
+            result(claimed, now, outcome(message, Outcome::Accepted, now, ""), Some(provider_id), "")
+        }
+        Some(Sent::Answer(Answer::Rejected { suppress, detail })) => {
+            let mut event = result_event(&ResultOf::from(message), Outcome::Failed, now, &detail);
+            if suppress {
+                // never taken, so its slot is free for the next channel; and this address is never tried again
+                event.properties.insert(SUPPRESS.to_owned(), true.into());
+            }
+            result(claimed, now, ResultKind::Outcome(Outcome::Failed, event), None, &detail)
+        }
+        Some(Sent::Answer(Answer::Retry { class, after_ms, detail })) => match retry::next(class, after_ms, attempted, now) {
+            Some(until) => result(claimed, now, ResultKind::Retry { until, refused: true }, None, &detail),
+            None => told(Outcome::Dead, &format!("given up after {} attempts: {detail}", attempted.attempts)),
+        },
+        Some(Sent::Answer(Answer::Ambiguous { ask_again, detail })) => {
+            let deduplicates = dispatcher.channels.deduplicates(message.channel, &snapshot.rules.policy);
+            let again = (ask_again && deduplicates).then(|| retry::next(RetryClass::Transient, None, attempted, now)).flatten();
+            match again {
+                Some(until) => result(claimed, now, ResultKind::Retry { until, refused: false }, None, &detail),
+                None => told(Outcome::Unknown, &detail),
+            }
+        }
+    }
+}
+
+/// Waits for all, polling in order, so that a channel that answers at once is asked in order. A future that panics answers nothing;
+/// the others go on.
+async fn join_all<F: Future>(futures: Vec<F>) -> Vec<Option<F::Output>> {
+    enum Slot<F: Future> {
+        Running(Pin<Box<F>>),
+        Done(Option<F::Output>),
+    }
+    let mut slots: Vec<Slot<F>> = futures.into_iter().map(|future| Slot::Running(Box::pin(future))).collect();
+    poll_fn(|cx| {
+        let mut all_done = true;
+        for slot in &mut slots {
+            let Slot::Running(future) = slot else { continue };
+            match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+                Ok(Poll::Ready(output)) => *slot = Slot::Done(Some(output)),
+                Ok(Poll::Pending) => all_done = false,
+                Err(_) => *slot = Slot::Done(None),
+            }
+        }
+        if all_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    slots.into_iter().map(|slot| if let Slot::Done(output) = slot { output } else { None }).collect()
+}

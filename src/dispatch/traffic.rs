@@ -1,0 +1,109 @@
+//! Whether a provider can be given a message now: its breaker and its channel's budget, asked after the gates and before the intent.
+//! Who says "not yet" says until when: the message stays queued with that reason and keeps its slot.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::breaker::{Breaker, Heard};
+use super::budget::{Budget, NoRoom};
+use crate::channel::{Channels, Outcome as Answer, RetryClass};
+use crate::engine::action::Channel as Kind;
+use crate::engine::action::MessageId;
+use crate::engine::profile::Name;
+use crate::engine::rule::Policy;
+use crate::engine::time::{SECOND_MS, Timestamp};
+
+/// How long a provider is left alone that says "too fast" without saying how long.
+const THROTTLED_MS: i64 = 5 * SECOND_MS;
+
+/// What is known of the providers, by name.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    breakers: Mutex<BTreeMap<Name, Breaker>>,
+    /// By the provider that the policy names (a pool has one budget).
+    budgets: Mutex<BTreeMap<Name, Budget>>,
+}
+
+impl Traffic {
+    /// Takes room for a message.
+    ///
+    /// # Errors
+    /// All providers of the route are out of order, or there is no room now.
+    pub fn take(&self, channels: &Channels, kind: Kind, policy: &Policy, message: MessageId, now: Timestamp) -> Result<(), NoRoom> {
+        if channels.is_fixed(kind) {
+            return Ok(());
+        }
+        let Some(channel) = policy.channels.get(&kind) else { return Ok(()) };
+        let route = channels.route(kind, policy);
+        if route.is_empty() {
+            return Ok(()); // no provider at all: sending says so
+        }
+        let closed = route.iter().map(|route| self.admit(route.provider, now));
+        if let Err(until) =
+            closed.reduce(|best, next| if best.is_ok() || next.is_err() && best <= next { best } else { next }).unwrap_or(Ok(()))
+        {
+            return Err(NoRoom {
+                until,
+                because: format!("`{}` is out of order; it is tried again by one message a minute", channel.provider),
+            });
+        }
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        budgets.entry(channel.provider.clone()).or_default().take(message, channel, now)
+    }
+
+    /// Whether a provider may be given a message: asked again for each provider of a pool.
+    ///
+    /// # Errors
+    /// It is out of order, until then.
+    pub fn admit(&self, provider: &str, now: Timestamp) -> Result<(), Timestamp> {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        breakers.get_mut(provider).map_or(Ok(()), |breaker| breaker.admit(now))
+    }
+
+    /// Whether a provider is out of order.
+    pub fn is_open(&self, provider: &str) -> bool {
+        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        breakers.get(provider).is_some_and(Breaker::is_open)
+    }
+
+    /// Takes a provider's answer in. `named`: the provider as the policy calls it.
+    pub fn hear(&self, provider: &str, named: &str, answer: &Answer, now: Timestamp) {
+        let heard = match answer {
+            Answer::Accepted { .. } | Answer::Rejected { .. } => Heard::Works,
+            Answer::Retry { class: RetryClass::Throttle, after_ms, .. } => {
+                let until = now.plus_ms(after_ms.unwrap_or(THROTTLED_MS).max(SECOND_MS));
+                let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+                budgets.entry(Name::from(named)).or_default().pause(until);
+                return;
+            }
+            Answer::Retry { class: RetryClass::Config, .. } => Heard::Refuses,
+            Answer::Retry { class: RetryClass::Transient, .. } | Answer::Ambiguous { .. } => Heard::Failed,
+        };
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let breaker = breakers.entry(Name::from(provider)).or_default();
+        if breaker.hear(heard, now) {
+            if breaker.is_open() {
+                tracing::error!(provider.name = provider, "out of order: its messages wait, one a minute tries again: {}", detail(answer));
+            } else {
+                tracing::info!(provider.name = provider, "works again");
+            }
+        }
+    }
+
+    /// What was sent before this process, by the policy's names.
+    pub fn remember(&self, sent: &BTreeMap<Name, Vec<(Timestamp, u64)>>) {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        for (provider, days) in sent {
+            budgets.entry(provider.clone()).or_default().remember(days);
+        }
+    }
+}
+
+/// A provider's own words; they may name an address, so the log gets their head only: code and class.
+fn detail(answer: &Answer) -> String {
+    match answer {
+        Answer::Retry { class, .. } => format!("{class:?}").to_lowercase(),
+        Answer::Ambiguous { .. } => "no answer".into(),
+        _ => String::new(),
+    }
+}
