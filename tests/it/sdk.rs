@@ -1,7 +1,6 @@
 //! The SDKs that shops have, unpatched, against the door on a loopback port: what they send is on record once, also when an answer is lost
 //! and they send it again. And a tool that reads the description of the endpoints and tries what it allows. `.ci/run` installs them; where they are missing the test says so and is skipped.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rekindle::channel::Channels;
 use rekindle::console::{self, Console};
 use rekindle::engine::event::{Event, EventKind};
 use rekindle::serve::api;
@@ -114,7 +114,7 @@ async fn the_description_of_the_endpoints_holds() {
         store: Arc::new(door.store.clone()),
         clock: door.clock.clone(),
         rules: door.rules.clone(),
-        channels: BTreeMap::new(),
+        channels: Channels::default(),
         telemetry: door.telemetry.clone(),
         wake: Arc::new(Notify::new()),
     };
