@@ -473,28 +473,25 @@ fn next_step(
             own_events.extend(own_event);
             IntentStep::Send { at: now }
         }
-        Intent::Hold { until, gate, because } => {
-            IntentStep::Hold { until: until.min(message.expires_at), because: Arc::from(format!("{gate}: {because}")) }
-        }
+        Intent::Hold { until, gate, because } => IntentStep::Hold { until, because: Arc::from(format!("{gate}: {because}")) },
         Intent::Block { gate, because } => end(profile, message, MessageState::Blocked, format!("{gate}: {because}"), now),
         Intent::Expire { because } => end(profile, message, MessageState::Expired, because, now),
         Intent::Cancel { because } => end(profile, message, MessageState::Cancelled, because, now),
     }
 }
 
-/// The gates' answer about one message. A hold always ends later than now; at the deadline it is an end.
+/// The gates' answer about one message.
 fn judge(ctx: &Context<'_>, profile: &Profile, message: &Message, now: Timestamp) -> Intent {
     let asked = catch_unwind(AssertUnwindSafe(|| gate::at_intent(ctx, profile, message, now)));
     match asked {
-        Ok(Intent::Hold { gate, because, .. }) if now >= message.expires_at => {
-            Intent::Expire { because: format!("held until its deadline by {gate}: {because}") }
-        }
-        Ok(Intent::Hold { until, gate, because }) => Intent::Hold { until: until.max(now.plus_ms(1)), gate, because },
         Ok(intent) => intent,
         Err(_) => {
             tracing::error!(message.id = %message.id, "asking the gates panicked; looked at again later");
             let because = "asking the gates failed".to_owned();
-            Intent::Hold { until: now.plus_ms(AFTER_PANIC_MS), gate: "fault".into(), because }
+            match now < message.expires_at {
+                true => Intent::Hold { until: now.plus_ms(AFTER_PANIC_MS).min(message.expires_at), gate: "fault".into(), because },
+                false => Intent::Expire { because },
+            }
         }
     }
 }

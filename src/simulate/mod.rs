@@ -493,9 +493,7 @@ impl Timeline {
                 }
                 Intent::Hold { until, because, .. } => {
                     sending.because = Some(because);
-                    // asked again right after the deadline at the latest, and never twice at one instant
-                    let deadline = sending.message.expires_at.plus_ms(1);
-                    sending.message.due_at = until.min(deadline).max(self.now.plus_ms(1));
+                    sending.message.due_at = until;
                     person.steps.entry(sending.step_key()).or_default().held = true;
                     &[]
                 }

@@ -60,8 +60,8 @@ pub enum StoreError {
     /// Another process has this database open.
     #[error("the database `{}` is in use by another process{}: stop that one first, or give this one a database of its own", path.display(), holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
     Locked { path: PathBuf, holder: Option<u32> },
-    /// The disk (or the database's own size limit) is full. Nothing of the operation was kept.
-    #[error("the disk of the database `{}` is full: nothing of this step was kept, nothing earlier is lost; free some space, then go on", path.display())]
+    /// The disk is full, or what the system lets us write of it. Nothing of the operation was kept.
+    #[error("the disk of the database `{}` is full, or takes no more: nothing of this step was kept, nothing earlier is lost; free some space, then go on", path.display())]
     Full { path: PathBuf },
     /// Cannot be opened at all: no directory, no permission, not a database.
     #[error("cannot open the database `{}`: {reason}", path.display())]

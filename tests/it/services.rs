@@ -199,6 +199,14 @@ impl Shop {
         self.store.append_events(vec![new]).await.expect("an acknowledged event");
     }
 
+    /// A sign-up with an id of its own.
+    async fn append_as(&self, id: &str, user: &str, at: Timestamp) {
+        let (id, name, properties) = (Arc::from(id), "Signed Up".into(), serde_json::Map::new());
+        let event = Event { id, kind: EventKind::Track, name, occurred_at: at, received_at: at, source: "shop".into(), properties };
+        let new = NewEvent { identity: Identity::User(user.into()), event, active: true };
+        self.store.append_events(vec![new]).await.expect("an acknowledged event");
+    }
+
     /// A person who may be reached by text message and e-mail.
     async fn meet(&self, user: &str) {
         let before = start().plus_ms(-DAY_MS);
@@ -415,6 +423,110 @@ async fn a_provider_that_stays_busy_ends_the_message_at_its_deadline() {
     let row = shop.messages("ana").await.remove(0);
     assert!(matches!(row.state, MessageState::Dead | MessageState::Expired), "{:?}", row.state);
     assert!(row.attempts.len() > 10, "{}", row.attempts.len());
+}
+
+#[tokio::test]
+async fn promise_i4_what_a_pause_holds_is_due_before_its_deadline_and_ends_there() {
+    let shop = Shop::open().await;
+    shop.meet("ana").await;
+    shop.sign_up("ana", start()).await;
+    shop.evaluate(start()).await;
+    let pause = Pause { at: start(), reason: "the gateway is being mended".into() };
+    shop.store.set_pause(start(), PauseScope::Channel(Kind::Sms), Some(pause), "ops").await.expect("a pause");
+    let mut looks = 0;
+    let ended = loop {
+        let row = shop.messages("ana").await.remove(0);
+        if !row.state.is_open() {
+            break row;
+        }
+        assert!(row.message.due_at <= row.message.expires_at, "due at {}, {looks} looks", row.message.due_at);
+        shop.dispatch(row.message.due_at).await;
+        looks += 1;
+        assert!(looks < 100, "it never ends");
+    };
+    assert_eq!((ended.state, ended.changed_at), (MessageState::Expired, ended.message.expires_at));
+    assert_eq!((shop.slots("ana").await, shop.sms.sent().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn promise_i2_a_clock_that_steps_back_makes_caps_stricter_and_one_that_steps_forth_no_looser_than_its_steps() {
+    const WEEK_MS: i64 = 7 * DAY_MS;
+    // true hours at which the clock is set wrong, and by how much; at the end it is right again
+    let steps: [(&str, &[(i64, i64)]); 4] = [
+        ("back, and never right again", &[(20, -6 * HOUR_MS), (100, -3 * DAY_MS), (260, -4 * DAY_MS)]),
+        ("back", &[(20, -6 * HOUR_MS), (100, -3 * DAY_MS), (260, 0)]),
+        ("back and forth", &[(5, -DAY_MS), (40, 0), (44, -5 * DAY_MS), (300, -HOUR_MS), (310, 0)]),
+        ("forth and back", &[(60, 2 * DAY_MS), (110, 0), (400, 9 * DAY_MS), (401, 0)]),
+    ];
+    for (case, steps) in steps {
+        let shop = Shop::open().await;
+        shop.meet("ana").await;
+        let mut sent_at: Vec<i64> = vec![];
+        for hour in 0..24 * 30 {
+            let skew = steps.iter().rev().find(|(from, _)| *from <= hour).map_or(0, |(_, skew)| *skew);
+            let clock = start().plus_ms(hour * HOUR_MS + skew);
+            if hour % 5 == 0 {
+                // the id tells the visit, not the clock
+                shop.append_as(&format!("visit-{hour}"), "ana", clock).await;
+            }
+            shop.evaluate(clock).await;
+            shop.dispatch(clock).await;
+            let before = sent_at.len();
+            sent_at.extend((before..shop.sms.sent().len()).map(|_| hour * HOUR_MS));
+        }
+        let profile = shop.profile("ana").await;
+        let stamps: Vec<i64> = profile.slots.iter().filter_map(|slot| slot.sent_at).map(|at| at.as_ms()).collect();
+        assert!(stamps.is_sorted() && stamps.windows(2).all(|pair| pair[1] - pair[0] >= WEEK_MS), "{case}: {stamps:?}");
+        let closest = sent_at.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(i64::MAX);
+        // steps forth let go of a slot so much earlier by the true time, and no more than that
+        let skews: Vec<i64> = std::iter::once(0).chain(steps.iter().map(|(_, skew)| *skew)).collect();
+        let forth = skews.windows(2).map(|pair| (pair[1] - pair[0]).max(0)).sum::<i64>();
+        assert!(closest >= WEEK_MS - forth, "{case}: two greetings within {} hours", closest / HOUR_MS);
+        assert!(sent_at.len() >= 2, "{case}: {} greetings prove nothing", sent_at.len());
+    }
+}
+
+#[tokio::test]
+async fn promise_i12_a_good_set_stays_in_use_when_a_bad_one_comes() {
+    let shop = Shop::open().await;
+    shop.meet("ana").await;
+    let version = shop.rules.snapshot().rules.version;
+    for (path, text) in [
+        ("rules.yaml", RULES.replace("event: signed_up", "event: signed_upp")),
+        ("rules.yaml", RULES.replace("cap: wait", "").replace("max: 1", "max: one")),
+        ("templates/hello/en/sms.liquid", "Hello {{ user.name".to_owned()),
+        ("templates/hello/template.yaml", "rekindle: 1\ntemplate: { purpose: marketin }".to_owned()),
+        ("more.yaml", "rekindle: 1\nrules: [{ id: half, owner: x".to_owned()),
+    ] {
+        let good = rulebook();
+        let others = good.sources().iter().filter(|source| &*source.path != path).cloned();
+        let bad = Rulebook::of(others.chain([SourceFile { path: path.into(), text: text.as_str().into() }]).collect());
+        // there is nothing to put in place: half a set is no set
+        assert!(bad.set().is_none() && !bad.errors().is_empty(), "{path}: {text}");
+        assert_eq!(shop.rules.snapshot().rules.version, version);
+    }
+    let changed: Vec<SourceFile> = rulebook()
+        .sources()
+        .iter()
+        .map(|source| SourceFile {
+            path: source.path.clone(),
+            text: source.text.replace("channels: [sms, email]", "channels: [email]").into(),
+        })
+        .collect();
+    // with a run under way on the first set, a good one comes: it is in force for whoever enters, the run goes on by its own
+    shop.sign_up("ana", start()).await;
+    shop.evaluate(start()).await;
+    let good = Rulebook::of(changed);
+    shop.rules.swap(good.set().expect("sound rules"), good.templates());
+    shop.dispatch(start()).await;
+    assert_eq!(shop.states("ana").await, [(Kind::Sms, MessageState::Accepted)]);
+    let later = start().plus_ms(8 * DAY_MS);
+    shop.sign_up("ana", later).await;
+    shop.evaluate(later).await;
+    shop.dispatch(later).await;
+    assert_eq!(shop.states("ana").await.get(1), Some(&(Kind::Email, MessageState::Accepted)));
+    let versions: Vec<u64> = shop.messages("ana").await.iter().map(|row| row.message.version).collect();
+    assert!(versions[0] == version && versions[1] != version, "each message says by which set it was decided");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::engine::time::Timestamp;
 pub enum Intent {
     /// Send it: the profile with the slot stamped and the offer issued, and the engine's event of that (absorbed already).
     Send { profile: Box<Profile>, own_event: Option<Event> },
-    /// Not now; it stays queued, with its slot.
+    /// Not now; it stays queued, with its slot, and is due again later than now, at its deadline at the latest.
     Hold { until: Timestamp, gate: Name, because: String },
     /// It ends without having gone out (`message_blocked`); the next channel may be tried.
     Block { gate: Name, because: String },
@@ -68,7 +68,11 @@ pub fn at_intent(ctx: &Context<'_>, profile: &Profile, message: &Message, now: T
             let own_event = issued.map(|own| decide::own_event(&mut profile, own, now));
             Intent::Send { profile, own_event }
         }
-        Answer::Hold { until, because } => Intent::Hold { until, gate, because },
+        // whatever waits is due at or before its deadline (I4), and never twice at one instant
+        Answer::Hold { because, .. } if now >= message.expires_at => {
+            Intent::Expire { because: format!("held until its deadline by {gate}: {because}") }
+        }
+        Answer::Hold { until, because } => Intent::Hold { until: until.min(message.expires_at).max(now.plus_ms(1)), gate, because },
         Answer::Block { because } | Answer::Drop { because } => Intent::Block { gate, because },
         Answer::Skip { because } => Intent::Cancel { because },
         Answer::Expire { because } => Intent::Expire { because },

@@ -126,8 +126,10 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|e| e.code()).and_then(|code| code.parse::<u32>().ok());
         // the low byte is the primary code (https://sqlite.org/rescode.html)
-        match code.map(|code| code & 0xff) {
-            Some(13) => StoreError::Full { path: PathBuf::new() },
+        // what the system refuses to write (a quota, a limit on the size of files) is no more room, like a full disk
+        const IOERR_WRITE: u32 = 778;
+        match code.map(|code| if code == IOERR_WRITE { code } else { code & 0xff }) {
+            Some(13 | IOERR_WRITE) => StoreError::Full { path: PathBuf::new() },
             Some(11 | 26) => StoreError::Corrupt { table: "database", column: "file", key: "page".into(), detail: error.to_string() },
             _ => StoreError::Unavailable(error.to_string()),
         }

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use rekindle::engine::action::{Channel, PostingKind};
 use rekindle::engine::decide::{Context, Decision, World};
 use rekindle::engine::profile::StepState;
-use rekindle::engine::time::Timestamp;
+use rekindle::engine::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
 use rekindle::simulate::Receipt;
 use serde_json::json;
 
-use super::stage::{OPEN_POLICY, Story};
+use super::stage::{OPEN_POLICY, SHOP, Story};
 use crate::store::given::decision;
 
 const ONE_STAGE: &str = r#"
@@ -199,4 +199,156 @@ fn promise_i10_the_second_check_refuses_what_the_first_let_through() {
     for (change, expected) in changes {
         assert!(said(change).contains(expected), "{expected}: {}", said(change));
     }
+}
+
+/// What varies in the stories that the oracle judges.
+#[derive(Debug)]
+struct Fate {
+    channel: Channel,
+    receipt: Receipt,
+    grace_days: i64,
+    min_notice_days: i64,
+    after_days: i64,
+    down: Option<(Timestamp, Timestamp)>,
+    quiet: Option<(Timestamp, Timestamp)>,
+    returns_at: Option<Timestamp>,
+}
+
+impl Fate {
+    /// Fates of every kind, the same ones each time.
+    fn numbered(number: u64) -> Fate {
+        let mut seed = number;
+        let mut pick = |below: i64| {
+            seed = twox_hash::XxHash3_64::oneshot(&seed.to_le_bytes());
+            (seed % below as u64) as i64
+        };
+        let receipts = [Receipt::Accepted, Receipt::Delivered, Receipt::Failed, Receipt::Bounced, Receipt::Ambiguous];
+        let at = |days: i64, minutes: i64| {
+            Timestamp::parse("2026-01-01T00:00:00Z").expect("an instant").plus_ms(days * DAY_MS + minutes * MINUTE_MS)
+        };
+        let span = |pick: &mut dyn FnMut(i64) -> i64| {
+            let from = at(27 + pick(30), pick(24 * 60));
+            (pick(2) == 0).then(|| (from, from.plus_ms((1 + pick(200)) * HOUR_MS)))
+        };
+        let (down, quiet) = (span(&mut pick), span(&mut pick));
+        Fate {
+            channel: if pick(2) == 0 { Channel::Push } else { Channel::Sms },
+            // every other notice arrives, or most stories would prove nothing
+            receipt: if pick(2) == 0 { Receipt::Delivered } else { receipts[pick(5) as usize] },
+            grace_days: 1 + pick(20),
+            min_notice_days: 1 + pick(25),
+            after_days: 1 + pick(25),
+            down,
+            quiet,
+            returns_at: (pick(2) == 0).then(|| at(31 + pick(60), pick(24 * 60))),
+        }
+    }
+
+    fn rules(&self) -> String {
+        let Fate { channel, min_notice_days, after_days, .. } = self;
+        ONE_STAGE
+            .replace("[push, email]", &format!("[{channel}]"))
+            .replace("after: 10d", &format!("after: {after_days}d"))
+            .replace("percent: 10%", &format!("min_notice: {min_notice_days}d, percent: 10%"))
+    }
+
+    /// Whether in that minute nobody could have seen the person return.
+    fn is_blind(&self, at: Timestamp) -> bool {
+        self.down.iter().chain(&self.quiet).any(|(from, until)| *from <= at && at < *until)
+    }
+
+    /// Whether something can happen at that instant: somebody is awake (we fall asleep right after the first instant of our
+    /// downtime), and the source speaks.
+    fn may_act(&self, at: Timestamp) -> bool {
+        let asleep = self.down.is_some_and(|(from, until)| from < at && at < until);
+        let quiet = self.quiet.is_some_and(|(from, until)| from <= at && at < until);
+        !asleep && !quiet
+    }
+
+    /// The first instant at which the notice counts as delivered, given that it was sent then; none: it never does.
+    fn delivered_from(&self, sent_at: Timestamp) -> Option<Timestamp> {
+        match (self.channel.has_receipts(), self.receipt) {
+            (_, Receipt::Delivered) => Some(sent_at),
+            // without receipts, a day without a bounce is as good as one
+            (false, Receipt::Accepted) => Some(sent_at.plus_ms(DAY_MS)),
+            _ => None,
+        }
+    }
+
+    /// The earliest instant at which something may be taken: none if nothing may be.
+    fn may_take_from(&self, sent_at: Timestamp) -> Option<Timestamp> {
+        let (grace, planned) = (self.grace_days.max(self.min_notice_days), self.after_days);
+        let plain = self.delivered_from(sent_at)?.max(sent_at.plus_ms(grace.max(planned) * DAY_MS));
+        // each blind minute since the notice puts it off by one; all instants here are whole minutes
+        let mut blind_ms = 0;
+        for minute in 0..200 * 24 * 60 {
+            let at = sent_at.plus_ms(minute * MINUTE_MS);
+            if at >= plain.plus_ms(blind_ms) && self.may_act(at) {
+                return Some(at);
+            }
+            blind_ms += if self.is_blind(at) { MINUTE_MS } else { 0 };
+        }
+        None
+    }
+}
+
+#[test]
+fn promise_i10_whatever_happens_the_take_is_as_a_plain_count_has_it() {
+    /// A quiet source is looked at once an hour.
+    const LATEST_LOOK_MS: i64 = HOUR_MS;
+    let policy = format!(
+        "{OPEN_POLICY}  sources:\n    quiet: {{ below: 20%, of: same_weekday_hours_last_4_weeks, for: 6h, min_baseline: 20, holds: [absence, penalty] }}\n"
+    );
+    let (mut taken_in_all, mut spared, mut restored) = (0, 0, 0);
+    for number in 0..400 {
+        let fate = Fate::numbered(number);
+        let shop = SHOP.replace("grace: 7d", &format!("grace: {}d", fate.grace_days));
+        let mut story = Story::with_shop("UTC", "2026-01-01T08:00", &shop, &fate.rules(), &policy);
+        story.deliver(&[(fate.channel, fate.receipt)]);
+        story.order("anna", "2026-01-01T10:00", 100);
+        if let Some(at) = fate.returns_at {
+            story.late_event("anna", at, at, "Session Started", json!({}));
+        }
+        story.timeline.world.quiet.extend(fate.quiet);
+        if let Some((from, until)) = fate.down {
+            story.timeline.advance_to(from);
+            story.timeline.sleep_to(until);
+        }
+        story.until("2026-05-01T00:00");
+
+        let anna = story.person("anna");
+        let of = |kind: PostingKind| anna.postings.iter().filter(move |posting| posting.kind == kind).collect::<Vec<_>>();
+        let (takes, restores) = (of(PostingKind::Take), of(PostingKind::Restore));
+        let notice = anna.messages.iter().find(|sending| &*sending.message.template == "warning").map(|sending| sending.message.decided_at);
+        let may_take_from = notice.and_then(|sent_at| fate.may_take_from(sent_at));
+        // who was there before the notice was warned of a silence that began then
+        let back = fate.returns_at.filter(|back| notice.is_some_and(|sent_at| *back > sent_at));
+        let returned_before = |at: Timestamp| back.is_some_and(|back| back <= at);
+        match (takes.as_slice(), may_take_from) {
+            ([], None) => spared += 1,
+            ([], Some(from)) => {
+                spared += 1;
+                assert!(
+                    returned_before(from.plus_ms(LATEST_LOOK_MS)),
+                    "{number}: nothing was taken, though it might have been from {from}: {fate:?}"
+                );
+            }
+            ([take], Some(from)) => {
+                taken_in_all += 1;
+                assert!(take.at >= from, "{number}: taken at {}, not before {from}: {fate:?}", take.at);
+                assert!(take.at <= from.plus_ms(LATEST_LOOK_MS), "{number}: taken at {}, due from {from}: {fate:?}", take.at);
+                assert!(fate.may_act(take.at) && !returned_before(take.at), "{number}: {fate:?}");
+                assert_eq!(take.amount, -100, "{number}: ten percent of 1000, as announced");
+                let comes_back = back.is_some_and(|back| back < take.at.plus_ms(60 * DAY_MS));
+                assert_eq!(
+                    restores.iter().map(|posting| posting.amount).sum::<i64>(),
+                    if comes_back { 100 } else { 0 },
+                    "{number}: {fate:?}"
+                );
+                restored += i64::from(comes_back);
+            }
+            (takes, from) => panic!("{number}: {} takes where {from:?} was allowed: {fate:?}", takes.len()),
+        }
+    }
+    assert!(taken_in_all > 80 && spared > 80 && restored > 20, "{taken_in_all} taken, {spared} spared, {restored} restored prove little");
 }

@@ -92,7 +92,11 @@ impl Story {
     }
 
     pub fn with_policy(zone: &str, start: &str, rule_text: &str, policy: &str) -> Self {
-        let set = rules(&[("shop.yaml", SHOP), ("policy.yaml", policy), ("rules.yaml", rule_text)]);
+        Story::with_shop(zone, start, SHOP, rule_text, policy)
+    }
+
+    pub fn with_shop(zone: &str, start: &str, shop: &str, rule_text: &str, policy: &str) -> Self {
+        let set = rules(&[("shop.yaml", shop), ("policy.yaml", policy), ("rules.yaml", rule_text)]);
         let zone = Zone::named(zone).expect("a zone that exists");
         let start = instant(&zone, start);
         let live_since = start.plus_ms(-365 * 86_400_000);
