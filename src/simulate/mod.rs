@@ -277,6 +277,13 @@ impl Timeline {
         self.look_again();
     }
 
+    /// A restart: everybody's row goes through its stored form, which is the caller's to know.
+    pub fn restart(&mut self, stored_and_read: impl Fn(&Profile) -> Profile) {
+        for person in self.people.values_mut() {
+            person.profile = stored_and_read(&person.profile);
+        }
+    }
+
     /// Moves to `until`, stopping at everything that is due on the way, `until` included.
     pub fn advance_to(&mut self, until: Timestamp) {
         while let Some(Reverse((at, _))) = self.agenda.peek() {

@@ -3,13 +3,13 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use rekindle::store::sqlite::SqliteStore;
 use rekindle::store::{Identity, Store};
 use serde_json::Value as Json;
 
-use super::demo::{rekindle, write};
+use super::demo::{part_of_the_year, rekindle, write};
 
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/rules");
 
@@ -96,4 +96,36 @@ fn what_cannot_be_read_is_named() {
     let out = import(scratch.path(), &empty, &[]);
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("the file is empty"));
+}
+
+/// The system lets no file grow further, as on a full disk: the shell sets the limit and becomes the command.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_told_of_and_importing_again_goes_on() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let facts = part_of_the_year(4, "2011-06");
+    let (few, all) = (facts.lines().take(200).collect::<Vec<_>>().join("\n"), facts.lines().count() as u64);
+    let database = scratch.path().join("shop.db");
+    let import = |command: &mut Command, file: &str, text: &str| {
+        let file = write(scratch.path(), file, text);
+        command.args(["import", "--rules", "rules", "--format", "json", "--db"]).arg(&database).arg(file).output().expect("it runs")
+    };
+    let begun = import(&mut rekindle(), "few.ndjson", &few);
+    assert!(begun.status.success(), "{}", String::from_utf8_lossy(&begun.stderr));
+
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 600; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_rekindle")]);
+    let full = import(&mut limited, "facts.ndjson", &facts);
+    let said = String::from_utf8_lossy(&full.stderr);
+    assert_eq!(full.status.code(), Some(2), "{said}");
+    assert!(said.contains("shop.db` is full, or takes no more") && said.contains("nothing earlier is lost"), "{said}");
+    assert!(said.contains("importing the file again goes on"), "{said}");
+
+    let again = import(&mut rekindle(), "facts.ndjson", &facts);
+    let report: serde_json::Value = serde_json::from_slice(&again.stdout).expect("JSON");
+    let count = |what: &str| report[what].as_u64().expect("a count");
+    assert_eq!(count("new") + count("duplicates"), all, "{report}");
+    assert!(count("duplicates") >= 200, "what was there before is there still: {report}");
+    let doctor = rekindle().args(["doctor", "--db"]).arg(&database).output().expect("it runs");
+    assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
 }

@@ -8,6 +8,7 @@ use rekindle::engine::decide::Context;
 use rekindle::engine::time::DAY_MS;
 use rekindle::simulate::explain::explain;
 use rekindle::simulate::{Person, Receipt};
+use rekindle::store::encoding::{decode, encode};
 use serde_json::json;
 
 use super::stage::{OPEN_POLICY, SHOP, Story, load, rules};
@@ -315,6 +316,74 @@ fn promise_i14_looking_more_often_than_necessary_changes_nothing() {
             story.timeline.advance_to(end);
         }
         pretty_equal(&without_reasons(&calm.dump()), &without_reasons(&nervous.dump()));
+    }
+}
+
+/// What may come between two looks, and changes nothing for anybody.
+#[derive(Clone, Copy, Debug)]
+enum Interruption {
+    Look,
+    /// The rules are read again, with another text of the same meaning.
+    Reload,
+    /// Every row is written and read.
+    Restart,
+}
+
+/// Hours since the start, who, and what they do.
+type Deed = (i64, usize, u8);
+
+fn a_season(deeds: &[Deed], policy: &str) -> Story {
+    let mut story = Story::with_policy("Europe/Berlin", "2026-01-01T08:00", EVERYTHING, policy);
+    let start = story.timeline.now();
+    for (number, (hours, who, what)) in deeds.iter().enumerate() {
+        let (user, at) = (["anna", "ben", "cleo"][*who], start.plus_ms(hours * 3_600_000));
+        match what {
+            0 => story.late_event(user, at, at, "Session Started", json!({})),
+            1 => story.late_event(user, at, at, "Cart Updated", json!({ "cart_id": format!("c{}", number % 4) })),
+            // learned of two days later
+            2 => story.late_event(user, at, at.plus_ms(2 * DAY_MS), "Session Started", json!({})),
+            _ => {
+                let order = json!({ "order_id": format!("o{number}"), "total": 100, "currency": "EUR" });
+                story.late_event(user, at, at, "Order Completed", order);
+            }
+        }
+    }
+    story
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+    #[test]
+    fn promise_i14_looks_reloads_and_restarts_in_between_change_nothing(
+        deeds in proptest::collection::vec((0..24 * 90_i64, 0..3_usize, 0..4_u8), 1..25),
+        interruptions in proptest::collection::vec((0..24 * 120_i64, proptest::sample::select(vec![Interruption::Look, Interruption::Reload, Interruption::Restart])), 1..30),
+        strict in proptest::bool::ANY,
+    ) {
+        let policy = if strict { STRICT } else { OPEN_POLICY };
+        let (mut calm, mut disturbed) = (a_season(&deeds, policy), a_season(&deeds, policy));
+        let (start, end) = (calm.timeline.now(), calm.at("2026-05-01T08:00"));
+        let mut interruptions = interruptions;
+        interruptions.sort_by_key(|(hours, _)| *hours);
+        for (number, (hours, what)) in interruptions.into_iter().enumerate() {
+            disturbed.timeline.advance_to(start.plus_ms(hours * 3_600_000));
+            match what {
+                Interruption::Look => disturbed.timeline.look_again(),
+                Interruption::Restart => disturbed.timeline.restart(|profile| decode(&encode(profile)).expect("its own bytes")),
+                Interruption::Reload => {
+                    let text = EVERYTHING.replace("owner: growth", &format!("owner: team-{number}"));
+                    let set = rules(&[("shop.yaml", SHOP), ("policy.yaml", policy), ("rules.yaml", &text)]);
+                    disturbed.timeline.reload(Arc::new(set));
+                }
+            }
+        }
+        for story in [&mut calm, &mut disturbed] {
+            story.timeline.advance_to(end);
+            // receipts that nobody waits for are absorbed by the next look, whenever that is
+            story.timeline.look_again();
+            story.timeline.advance_to(end);
+            assert!(story.timeline.faults.is_empty(), "{:?}", story.timeline.faults);
+        }
+        pretty_equal(&without_reasons(&calm.dump()), &without_reasons(&disturbed.dump()));
     }
 }
 
