@@ -203,7 +203,7 @@ impl Shop {
     async fn append_as(&self, id: &str, user: &str, at: Timestamp) {
         let (id, name, properties) = (Arc::from(id), "Signed Up".into(), serde_json::Map::new());
         let event = Event { id, kind: EventKind::Track, name, occurred_at: at, received_at: at, source: "shop".into(), properties };
-        let new = NewEvent { identity: Identity::User(user.into()), event, active: true };
+        let new = NewEvent { identity: Identity::User(user.into()), link: None, event, active: true };
         self.store.append_events(vec![new]).await.expect("an acknowledged event");
     }
 
