@@ -1,6 +1,7 @@
 //! The door for events, and people read back: what senders are told, and what is on disk by then.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use rekindle::clock::{Clock as _, VirtualClock};
 use rekindle::engine::event::Event;
 use rekindle::engine::time::{DAY_MS, HOUR_MS, Timestamp};
@@ -21,6 +24,7 @@ use rekindle::telemetry::Telemetry;
 use rekindle::telemetry::metrics::ByResult;
 use rekindle::versions::RuleVersions;
 use serde_json::{Value as Json, json};
+use sqlx::Connection as _;
 use tokio::sync::Notify;
 use tower::ServiceExt as _;
 
@@ -33,7 +37,7 @@ fn at(text: &str) -> Timestamp {
 
 /// The shipped rules behind the door, over a database of its own, at an instant that stands still.
 pub struct Door {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     pub store: SqliteStore,
     pub rules: Arc<RuleVersions>,
     pub clock: Arc<VirtualClock>,
@@ -70,7 +74,7 @@ impl Door {
             keys_fresh: Duration::ZERO,
         };
         let router = http::router(Arc::new(Ingest::new(setup)));
-        Door { _directory: directory, store, rules, clock, telemetry, router, write_key, read_key }
+        Door { directory, store, rules, clock, telemetry, router, write_key, read_key }
     }
 
     pub async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, Json) {
@@ -384,6 +388,103 @@ async fn a_wrong_clock_of_a_sender_moves_no_event_into_the_future() {
     assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &json!(2)), "{answer}");
     let instants: Vec<Timestamp> = door.events("ana").await.iter().map(|event| event.occurred_at).collect();
     assert_eq!(instants, [at(NOW).plus_ms(-HOUR_MS / 2), at(NOW)]);
+}
+
+#[tokio::test]
+async fn the_books_agree_after_two_turned_out_to_be_one() {
+    let door = Door::open().await;
+    let said = |id: &str, who: Json, kind: &str, more: Json| {
+        let mut message = json!({ "type": kind, "messageId": id, "timestamp": "2026-03-01T10:00:00Z" });
+        for part in [who, more] {
+            let Json::Object(part) = part else { panic!("parts are objects") };
+            message.as_object_mut().expect("an object").extend(part);
+        }
+        message
+    };
+    let (visitor, ana) = (json!({ "anonymousId": "phone" }), json!({ "userId": "ana" }));
+    let consent = json!({ "properties": { "purpose": "marketing", "channel": "email", "granted": true, "basis": "opt_in" } });
+    let order = |id: &str| json!({ "event": "Order Completed", "properties": { "order_id": id, "total": 300, "currency": "GBP" } });
+    door.batch(json!([
+        said("1", visitor.clone(), "track", order("1")),
+        said("2", visitor.clone(), "consent", consent),
+        said("3", ana.clone(), "identify", json!({ "traits": { "email": "ana@post.example", "country": "GB" } })),
+        said("4", ana.clone(), "track", order("2")),
+    ]))
+    .await;
+    door.evaluate().await;
+    door.batch(json!([
+        said("5", visitor.clone(), "track", order("3")),
+        said("6", json!({ "anonymousId": "phone", "userId": "ana" }), "identify", json!({ "traits": { "first_name": "Ana" } })),
+    ]))
+    .await;
+    door.evaluate().await;
+    let (_, view) = door.read("/v1/profiles/phone?by=anonymous").await;
+    assert_eq!((&view["events_waiting"], &view["points"]["pending"]), (&json!(0), &json!(900)), "three orders, each once: {view}");
+    door.store.clone().close().await;
+    let database = door.directory.path().join("shop.db");
+    let run = super::demo::rekindle().arg("doctor").arg("--db").arg(&database).output().expect("it runs");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_comes_when_too_much_is_under_way_is_told_to_come_back() {
+    let door = Door::open().await;
+    door.batch(json!([order("first", "ana", 10.0)])).await;
+    // somebody else writes and does not end, so whoever was let in waits for the disk
+    let path = door.directory.path().join("shop.db");
+    let mut holder = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("it opens");
+    let transaction = holder.begin_with("begin immediate").await.expect("nobody else writes");
+    let requests = (0..200).map(|n| door.post("/v1/batch", json!({ "batch": [order(&n.to_string(), "ana", 10.0)] }).to_string()));
+    let mut answers: FuturesUnordered<_> = requests.collect();
+    let (status, headers, answer) = answers.next().await.expect("an answer");
+    assert_eq!((status.as_u16(), answer["code"].as_str()), (429, Some("busy")));
+    assert_eq!(headers[header::RETRY_AFTER].to_str().ok(), Some("1"));
+    transaction.rollback().await.expect("rolled back");
+    let mut taken = 0;
+    while let Some((status, _, answer)) = answers.next().await {
+        assert!(status == StatusCode::OK || status == StatusCode::TOO_MANY_REQUESTS, "{status}: {answer}");
+        taken += usize::from(status == StatusCode::OK);
+    }
+    assert!(taken >= 128, "{taken}");
+    assert_eq!(door.events("ana").await.len(), taken + 1);
+}
+
+/// What was answered outlives the process, and is somebody's turn after the next start.
+#[test]
+fn what_was_answered_is_due_after_a_kill() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let settings = format!(
+        "http: {{ listen: \"127.0.0.1:0\" }}\nrules: {{ directory: \"{RULES}\" }}\ndatabase: {{ path: \"{}\" }}\n",
+        scratch.path().join("shop.db").display()
+    );
+    let settings = super::demo::write(scratch.path(), "rekindle.yaml", &settings);
+    let made = super::demo::rekindle().args(["key", "new", "shop", "--config"]).arg(&settings).output().expect("it runs");
+    let key = String::from_utf8(made.stdout).expect("text");
+    let mut serving = super::demo::rekindle();
+    serving.args(["serve", "--role", "ingest", "--config"]).arg(&settings).env("NO_COLOR", "1").stderr(Stdio::piped());
+    let mut serving = serving.spawn().expect("it starts");
+    let said = BufReader::new(serving.stderr.take().expect("its log"));
+    let address =
+        said.lines().map_while(Result::ok).find_map(|line| Some(line.split_once("http.address=")?.1.split(' ').next()?.to_owned()));
+    let mut stream = std::net::TcpStream::connect(address.expect("it says where it listens")).expect("connected");
+    let body = json!({ "batch": [order("1", "ana", 10.0)] }).to_string();
+    let authorization = STANDARD.encode(format!("{}:", key.trim()));
+    let head =
+        format!("POST /v1/batch HTTP/1.1\r\nhost: x\r\nauthorization: Basic {authorization}\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).expect("sent");
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).expect("answered");
+    serving.kill().expect("it can be killed"); // SIGKILL
+    serving.wait().expect("it is dead");
+    assert_eq!(std::str::from_utf8(&answer), Ok("HTTP/1.1 200 OK"));
+    let due = tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let store = SqliteStore::open(&scratch.path().join("shop.db"), "development").await.expect("the lock died with it");
+        let later = Timestamp::parse("2100-01-01T00:00:00Z").expect("an instant");
+        store.claim_due(later, 10, "w").await.expect("claimed").profiles
+    });
+    let heard: Vec<(&str, &str)> =
+        due.iter().flat_map(|claimed| claimed.events.iter().map(|event| (&*claimed.profile.key, &*event.id))).collect();
+    assert_eq!(heard, [("ana", "1")]);
 }
 
 /// Every path that is described exists.
