@@ -54,15 +54,11 @@ fn summary(book: &Rulebook) -> String {
     let (rules, templates) = book.counts();
     let findings = match (errors, warnings) {
         (0, 0) => "no findings".to_owned(),
-        (0, warnings) => counted(warnings, "warning"),
-        (errors, 0) => counted(errors, "error"),
-        (errors, warnings) => format!("{}, {}", counted(errors, "error"), counted(warnings, "warning")),
+        (0, warnings) => super::counted(warnings, "warning"),
+        (errors, 0) => super::counted(errors, "error"),
+        (errors, warnings) => format!("{}, {}", super::counted(errors, "error"), super::counted(warnings, "warning")),
     };
-    if errors > 0 { findings } else { format!("{}, {}, {findings}", counted(rules, "rule"), counted(templates, "template")) }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+    if errors > 0 { findings } else { format!("{}, {}, {findings}", super::counted(rules, "rule"), super::counted(templates, "template")) }
 }
 
 fn as_json(book: &Rulebook) -> serde_json::Value {

@@ -1,7 +1,7 @@
 //! `rekindle import`: facts from a file into a database, each exactly once. Bad rows never stop the rest: they are counted, shown, and
 //! written down with their reasons if asked for.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -210,9 +210,6 @@ struct Rejects {
 
 impl Rejects {
     fn create(path: &Path) -> anyhow::Result<Self> {
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            fs::create_dir_all(parent).with_context(|| format!("cannot make `{}`", parent.display()))?;
-        }
         let out = File::create(path).with_context(|| format!("cannot write `{}`", path.display()))?;
         Ok(Rejects { path: path.to_owned(), out: BufWriter::new(out) })
     }

@@ -79,6 +79,11 @@ pub enum Format {
     Json,
 }
 
+/// `1 rule`, `12 rules`.
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// Parses the command line, runs the command and reports its error, if any, on standard error.
 pub async fn main() -> ExitCode {
     end_quietly_when_nobody_reads_on();

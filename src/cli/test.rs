@@ -95,7 +95,7 @@ fn print_text(book: &Rulebook, dir: &Path, outcome: &Outcome) {
     }
     let (failed, errors) = (outcome.failed(), outcome.errors.len());
     let passed = outcome.tests.len() - failed;
-    let broken = if errors > 0 { format!(", {errors} errors in the files") } else { String::new() };
+    let broken = if errors > 0 { format!(", {} in the files", super::counted(errors, "error")) } else { String::new() };
     println!("{passed} passed, {failed} failed{broken}");
 }
 

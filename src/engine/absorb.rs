@@ -221,6 +221,12 @@ fn money(value: &Json, code: Option<&str>, currency: Option<Currency>) -> Option
     Money::from_major(value.as_f64()?, currency)
 }
 
+/// Whether a property is an amount of money at all, of whatever currency: a number (or text of one) that is not beyond all reckoning.
+pub fn is_money(properties: &Map<String, Json>, name: &str, currency: Option<Currency>) -> bool {
+    let code = properties.get("currency").and_then(Json::as_str);
+    properties.get(name).is_some_and(|value| money(value, code, currency).is_some())
+}
+
 /// The money of an event's property in minor units of the program's currency. None without it, or if it is in another currency: there
 /// is no rate for it.
 pub fn event_money(properties: &Map<String, Json>, name: &str, currency: Option<Currency>) -> Option<i64> {

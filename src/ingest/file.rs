@@ -305,7 +305,11 @@ impl Iterator for Orders {
             };
             if !row.trim_ascii().is_empty() {
                 let record = fields(&row, self.separator);
-                return Some(self.order(line, &record).map_err(|reason| Rejected::row(line, reason, row.trim_ascii_end())));
+                return Some(
+                    self.order(line, &record)
+                        .and_then(|fact| self.origin.believe(fact))
+                        .map_err(|reason| Rejected::row(line, reason, row.trim_ascii_end())),
+                );
             }
         }
     }
@@ -327,7 +331,10 @@ fn fields(line: &[u8], separator: u8) -> csv::ByteRecord {
 
 /// A decimal number with a point; a currency sign or code around it is not read.
 fn amount(text: &str) -> Result<f64, String> {
-    let number: Option<f64> = text.parse().ok().filter(|n: &f64| n.is_finite() && n.abs() < 1e12);
+    let number: Option<f64> = text.parse().ok().filter(|n: &f64| n.is_finite());
+    if let Some(number) = number.filter(|number| number.abs() >= super::AMOUNT_MAX) {
+        return Err(format!("the amount is {number}: no order is that large"));
+    }
     number.ok_or_else(|| format!("the amount is `{text}`; write a number with a point, like `1234.50`"))
 }
 
@@ -393,6 +400,15 @@ mod tests {
             (r#"{"type":"track","userId":"u","event":"x","timestamp":"2026-01-01","properties":[]}"#, "must be an object, not a list"),
             (r#"{"type":"consent","userId":"u","timestamp":"2026-01-01","properties":{"channel":"email"}}"#, "needs `purpose`"),
             (
+                r#"{"type":"track","userId":"u","event":"tier_changed","timestamp":"2026-01-01"}"#,
+                "`tier_changed` is what the engine itself",
+            ),
+            (r#"{"type":"track","userId":"u","event":"message_opened","timestamp":"2026-01-01"}"#, "`message_opened` is what the engine"),
+            (
+                r#"{"type":"track","userId":"u","event":"Order Completed","timestamp":"2026-01-01","properties":{"total":1e15}}"#,
+                "no order is that large",
+            ),
+            (
                 r#"{"type":"consent","userId":"u","timestamp":"2026-01-01","properties":{"purpose":"marketing","channel":"fax","granted":true}}"#,
                 "channel `fax` is not known",
             ),
@@ -436,6 +452,27 @@ mod tests {
         assert_eq!((event.occurred_at, event.received_at), (at("2026-06-01T00:00:00Z"), at("2026-06-01T00:00:00Z")));
         let replay = events_of(Cursor::new(row), Origin::new("test", Received::AsItHappened)).next().expect("a row").expect("good").event;
         assert_eq!((replay.occurred_at, replay.received_at), (at("2027-01-01T00:00:00Z"), at("2027-01-01T00:00:00Z")));
+    }
+
+    #[test]
+    fn what_cannot_be_believed_is_said_so() {
+        let origin = || Origin {
+            plausible: (at("1990-01-01T00:00:00Z"), at("2026-06-02T00:00:00Z")),
+            ..Origin::new("test", Received::AsItHappened)
+        };
+        let said = |time: &str| {
+            let row = format!(r#"{{"type":"identify","userId":"u","timestamp":"{time}"}}"#);
+            events_of(Cursor::new(row), origin()).next().expect("a row").err().map(|rejected| rejected.reason).unwrap_or_default()
+        };
+        assert!(said("2061-03-01T00:00:00Z").contains("2061-03-01T00:00:00Z, which is still to come"));
+        assert!(said("1970-01-01T00:00:00Z").contains("is its date missing?"));
+        assert_eq!(said("2026-06-02T00:00:00Z"), "");
+        let order = |row: &str| {
+            let text = format!("customer,date,amount\n{row}\n");
+            orders_of(Cursor::new(text), origin()).next().expect("a row").expect_err("not believed").reason
+        };
+        assert!(order("c1,2061-01-01,10").contains("still to come"));
+        assert!(order("c1,2026-01-01,1e300").contains("no order is that large"));
     }
 
     #[test]

@@ -5,10 +5,32 @@ pub mod file;
 pub mod http;
 pub mod wire;
 
+use serde_json::Value as Json;
+
 use crate::engine::absorb::is_active;
-use crate::engine::event::Event;
+use crate::engine::action::Outcome;
+use crate::engine::event::{Event, EventKind};
 use crate::engine::rule::Dictionary;
 use crate::store::{Identity, Link, NewEvent};
+
+/// More of any currency is no order but a slip: the same bound as for orders in CSV.
+pub const AMOUNT_MAX: f64 = 1e12;
+
+/// Names under which the engine speaks of itself: from outside they would pass for its own word.
+const SPOKEN_BY_THE_ENGINE: [&str; 7] =
+    ["tier_changed", "tier_at_risk", "points_expiring", "points_taken", "points_restored", "benefit_granted", "coupon_issued"];
+
+/// Why a fact is not believed, whatever door it came by; none if it is.
+pub fn disbelieved(event: &Event) -> Option<String> {
+    let name = &*event.name;
+    let is_a_result = || name.strip_prefix("message_").is_some_and(|outcome| Outcome::named(outcome).is_some());
+    if event.kind == EventKind::Track && (SPOKEN_BY_THE_ENGINE.contains(&name) || is_a_result()) {
+        return Some(format!("`{name}` is what the engine itself says, nobody else can; give your event another name"));
+    }
+    let absurd = |name: &&str| event.property(name).and_then(Json::as_f64).is_some_and(|amount| amount.abs() >= AMOUNT_MAX);
+    let name = ["total", "revenue"].into_iter().find(absurd)?;
+    Some(format!("`{name}` is {}: no order is that large", event.property(name).unwrap_or(&Json::Null)))
+}
 
 /// A checked fact and whom it is about.
 #[derive(Clone, Debug, PartialEq)]

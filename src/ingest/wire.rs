@@ -91,11 +91,27 @@ pub struct Origin {
     pub zone: Zone,
     /// The currency of amounts that name none; none: the program's.
     pub currency: Option<Currency>,
+    /// First and last instant at which something may have happened; what claims another is implausible.
+    pub plausible: (Timestamp, Timestamp),
 }
 
 impl Origin {
     pub fn new(source: &str, received: Received) -> Self {
-        Origin { source: Arc::from(source), received, zone: Zone::UTC, currency: None }
+        let plausible = (Timestamp::from_ms(0), Timestamp::from_ms(LATEST_MS));
+        Origin { source: Arc::from(source), received, zone: Zone::UTC, currency: None, plausible }
+    }
+
+    /// Refuses what cannot be believed.
+    pub(super) fn believe(&self, fact: Incoming) -> Result<Incoming, String> {
+        let (first, last) = self.plausible;
+        let at = fact.event.occurred_at;
+        if at > last {
+            return Err(format!("it is said to have happened at {at}, which is still to come"));
+        }
+        if at < first {
+            return Err(format!("it is said to have happened at {at}, long before anything here; is its date missing?"));
+        }
+        super::disbelieved(&fact.event).map_or(Ok(fact), Err)
     }
 }
 
@@ -179,7 +195,7 @@ pub fn message(text: &[u8], call: Option<Call>, origin: &Origin) -> Result<Incom
     };
     let properties = properties_of(&mut message, call)?;
     let event = Event { id, kind: call.kind(), name, occurred_at, received_at, source: origin.source.clone(), properties };
-    Ok(Incoming { identity, link, event })
+    origin.believe(Incoming { identity, link, event })
 }
 
 fn properties_of(message: &mut Map<String, Json>, call: Call) -> Result<Map<String, Json>, String> {
@@ -252,7 +268,18 @@ fn occurred(message: &Map<String, Json>, zone: &Zone) -> Result<Option<Timestamp
         None => text_of(message, "originalTimestamp")?,
     };
     let Some(text) = text else { return Ok(None) };
-    instant(text, zone).map(Some).ok_or_else(|| format!("`timestamp` is `{text}`; write it like `2026-11-06T10:00:00Z`"))
+    instant(text, zone).map(Some).ok_or_else(|| match is_out_of_range(text) {
+        true => format!("`timestamp` is `{text}`; only the years 1970 to 9998 can be reckoned with"),
+        false => format!("`timestamp` is `{text}`; write it like `2026-11-06T10:00:00Z`"),
+    })
+}
+
+/// Whether a text is an instant, and one that lies too far away.
+pub(super) fn is_out_of_range(text: &str) -> bool {
+    let (year, rest) = text.trim().split_at_checked(4).unwrap_or_default();
+    let is_far = year.parse::<u32>().is_ok_and(|year| !(1970..=9998).contains(&year));
+    // the same day of another year
+    is_far && instant(&format!("2024{rest}"), &Zone::UTC).is_some()
 }
 
 /// RFC 3339, a date, or a date with a time; what names no offset is local time in `zone`. Years 1970 to 9998.

@@ -100,6 +100,11 @@ fn a_part_of_the_year_is_replayed_and_told_as_it_was() {
         |what: &str| summary["weeks"].as_array().expect("weeks").iter().map(|week| week[what].as_u64().expect("a count")).sum::<u64>();
     assert_eq!((total("fell_silent"), total("returned")), (silences, returns));
 
+    // two ways to count the same messages
+    let by_state = |state: &str| summary["messages"]["by_state"][state].as_u64().unwrap_or_default();
+    assert_eq!(total("sent"), by_state("accepted") + by_state("delivered") + by_state("bounced"));
+    assert!(by_state("delivered") > 0 && total("warned") < total("sent"));
+
     // the story has all its parts
     let points = |what: &str| summary["points"][what].as_i64().expect("points");
     for what in ["granted", "lapsed", "deducted", "restored"] {
@@ -119,9 +124,64 @@ fn a_part_of_the_year_is_replayed_and_told_as_it_was() {
     page_is_whole(&dir);
     doctor_agrees(&dir);
 
-    // once more: afresh, and the same
+    // once more: afresh, and the same; what is not the demo's stays where it is
+    let mine = write(&dir.join("messages/email"), "notes.txt", "mine");
     let again = summary_of(&dir, &events, &[]);
     assert_eq!(without_effort(again), without_effort(summary));
+    assert_eq!(fs::read_to_string(mine).expect("it is there"), "mine");
+    messages_are_on_disk_and_no_others(&dir);
+}
+
+/// Every file of a message belongs to a line of the same run.
+fn messages_are_on_disk_and_no_others(dir: &Path) {
+    let known: BTreeSet<String> = recorded_lines(dir).iter().map(|line| line["id"].as_str().expect("an id").to_owned()).collect();
+    for entry in fs::read_dir(dir.join("messages/email")).expect("mails") {
+        let path = entry.expect("an entry").path();
+        let id = path.file_stem().and_then(|stem| stem.to_str()).expect("a name").to_owned();
+        assert!(id == "notes" || known.contains(&id), "{} is of an earlier run", path.display());
+    }
+}
+
+#[test]
+fn what_was_killed_before_its_first_line_begins_with_resume() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let events = write(scratch.path(), "part.ndjson", &part_of_the_year(200, "2011-02"));
+    let dir = scratch.path().join("demo");
+    fs::create_dir(&dir).expect("a directory");
+    write(&dir, ".demo.json.tmp", "{");
+    let begun = summary_of(&dir, &events, &["--resume"]);
+    assert_eq!(without_effort(begun), without_effort(summary_of(&scratch.path().join("other"), &events, &[])));
+}
+
+#[test]
+fn what_claims_to_come_from_the_future_does_not_make_decades_of_a_year() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let part = part_of_the_year(200, "2011-02");
+    let far = r#"{"type":"track","userId":"or-12400","event":"Order Completed","messageId":"far","timestamp":"2961-01-05T10:00:00Z"}"#;
+    let events = write(scratch.path(), "part.ndjson", &format!("{part}{far}\n"));
+    let out = rekindle().args(["demo", "--format", "json", "--events"]).arg(&events).arg("--dir").arg(scratch.path().join("demo")).output();
+    let out = out.expect("it runs");
+    let summary: Json = serde_json::from_slice(&out.stdout).expect("JSON");
+    assert_eq!(summary["data"]["rejected"], 1);
+    assert!(summary["data"]["until"].as_str().expect("text").starts_with("2011-0"), "{}", summary["data"]);
+    assert!(stderr(&out).contains("which is still to come"), "{}", stderr(&out));
+}
+
+#[test]
+fn the_rules_to_change_are_there_wherever_the_binary_is() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let events = write(scratch.path(), "my part.ndjson", &part_of_the_year(200, "2011-03"));
+    let run = |args: &[&str]| rekindle().current_dir(scratch.path()).args(args).output().expect("it runs");
+    let out = run(&["demo", "--events", "my part.ndjson", "--dir", "mine"]);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.contains("rekindle demo --rules mine/rules --events 'my part.ndjson' --dir mine\n"), "{said}");
+    let place = said.split("Change a rule: ").nth(1).and_then(|rest| rest.split(':').next()).expect("a file");
+    assert!(scratch.path().join(place).is_file(), "{place}");
+    // nobody lost points in these three months, so nobody got any back
+    let page = fs::read_to_string(scratch.path().join("mine/index.html")).expect("a page");
+    assert!(page.contains("Chosen because this customer ") && !page.contains("got points back"), "a claim without ground");
+    let again = run(&["demo", "--rules", "mine/rules", "--events", &events.display().to_string(), "--dir", "mine", "--format", "json"]);
+    assert!(again.status.success() && scratch.path().join(place).is_file(), "{}", stderr(&again));
 }
 
 fn messages_are_on_disk(dir: &Path, summary: &Json) {
@@ -183,7 +243,7 @@ fn a_directory_that_is_not_a_demos_is_left_alone() {
     assert_eq!(fs::read_to_string(precious).expect("it is there"), "mine");
     assert_eq!(fs::read_dir(scratch.path()).expect("it is there").count(), 1, "nothing was added");
 
-    let out = rekindle().args(["demo", "--resume", "--dir"]).arg(scratch.path().join("none")).output().expect("it runs");
+    let out = rekindle().args(["demo", "--resume", "--dir"]).arg(scratch.path()).output().expect("it runs");
     assert_eq!(out.status.code(), Some(2));
     assert!(stderr(&out).contains("nothing to go on with"), "{}", stderr(&out));
 }
@@ -196,12 +256,9 @@ async fn a_second_process_on_the_same_database_is_turned_away_and_nothing_is_los
     summary_of(&dir, &events, &[]);
     let store = SqliteStore::open(&dir.join("rekindle.db"), "demo").await.expect("the demo is over");
     let before = store.counts().await.expect("counts");
-    for command in [&["demo"][..], &["demo", "--resume"], &["release", "welcome"]] {
+    for command in [&["demo"][..], &["demo", "--resume"]] {
         let mut run = rekindle();
-        run.args(command).arg("--dir").arg(&dir);
-        if command[0] == "demo" {
-            run.arg("--events").arg(&events);
-        }
+        run.args(command).arg("--dir").arg(&dir).arg("--events").arg(&events);
         let out = run.output().expect("it runs");
         assert_eq!(out.status.code(), Some(2), "{command:?}");
         assert!(stderr(&out).contains("in use by another process"), "{command:?}: {}", stderr(&out));

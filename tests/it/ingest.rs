@@ -40,7 +40,13 @@ fn events() -> String {
 fn a_file_is_taken_in_once_and_bad_rows_are_written_down() {
     let scratch = tempfile::tempdir().expect("a directory");
     let file = write(scratch.path(), "events.ndjson", &events());
-    let rejects = scratch.path().join("bad/rows.ndjson");
+    // a directory that is not there is a slip of the pen: nothing is made, nothing is taken in
+    let nowhere = scratch.path().join("bad/rows.ndjson");
+    let out = import(scratch.path(), &file, &["--rejects", nowhere.to_str().expect("text")]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("bad/rows.ndjson") && !scratch.path().join("bad").exists());
+
+    let rejects = scratch.path().join("rows.ndjson");
     let out = import(scratch.path(), &file, &["--rejects", rejects.to_str().expect("text")]);
     assert_eq!(out.status.code(), Some(1), "rejected rows are a finding");
     let first = report(&out);

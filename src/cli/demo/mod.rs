@@ -26,13 +26,13 @@ use self::tally::Tally;
 use super::{ExitCode, Format, database};
 use crate::channel::Channels;
 use crate::channel::recording::{Form, Options as RecordingOptions, Recording};
-use crate::clock::{Stopwatch, VirtualClock};
+use crate::clock::{Clock as _, Stopwatch, SystemClock, VirtualClock};
 use crate::dispatch::Dispatcher;
 use crate::engine::action::{Channel as Kind, MessageId};
 use crate::engine::profile::Name;
 use crate::engine::rule::RuleSet;
 use crate::engine::rule::diagnostic::SourceFile;
-use crate::engine::time::{Timestamp, Zone};
+use crate::engine::time::{DAY_MS, Timestamp, Zone};
 use crate::evaluate::Evaluator;
 use crate::ingest::Incoming;
 use crate::ingest::file::{self, Origin, Received, Rejected, Rows};
@@ -49,10 +49,14 @@ const PACK: &[(&str, &str)] = &include!(concat!(env!("OUT_DIR"), "/pack.rs"));
 
 /// The environment that a demo's database belongs to.
 pub const ENVIRONMENT: &str = "demo";
+/// Where a demo goes if nobody says so.
+const DIRECTORY: &str = "rekindle-demo";
 /// Says that a directory is a demo's, and of what.
 const MARKER: &str = "demo.json";
 const MESSAGES: &str = "messages";
 const PAGE: &str = "index.html";
+/// 1990: what claims to be older has lost its date.
+const EARLIEST_MS: i64 = 631_152_000_000;
 /// So many rejected rows are shown; all are counted.
 const REJECTED_SHOWN: usize = 10;
 /// Basis points of messages that get a file of their own, so that there is something to open in a mail program.
@@ -75,9 +79,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub orders: Option<PathBuf>,
     /// Where database, messages and page go; a demo that was there before makes way
-    #[arg(long, value_name = "DIR", default_value = "rekindle-demo")]
+    #[arg(long, value_name = "DIR", default_value = DIRECTORY)]
     pub dir: PathBuf,
-    /// Go on where an interrupted run ended, instead of starting afresh
+    /// Go on where an interrupted run ended, instead of starting afresh; a run that had not begun yet begins
     #[arg(long)]
     pub resume: bool,
     #[arg(long, value_enum, default_value_t)]
@@ -126,6 +130,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     fs::write(args.dir.join(PAGE), page::render(&summary, hero.as_ref()))
         .with_context(|| format!("cannot write `{}`", args.dir.join(PAGE).display()))?;
+    write_pack(&args)?;
     match args.format {
         Format::Json => println!("{:#}", summary.to_json()),
         Format::Text => print!("\n{}\n{}", summary.to_text(), next_steps(&args, &rules, hero.as_ref())),
@@ -155,7 +160,9 @@ struct Facts {
 }
 
 fn read_facts(args: &Args, rules: &RuleSet) -> anyhow::Result<Facts> {
-    let origin = Origin { currency: rules.dictionary.currency, ..Origin::new("shop", Received::AsItHappened) };
+    // one date of 2061 among those of a year would have the replay walk through decades of silence
+    let plausible = (Timestamp::from_ms(EARLIEST_MS), SystemClock.now().plus_ms(DAY_MS));
+    let origin = Origin { currency: rules.dictionary.currency, plausible, ..Origin::new("shop", Received::AsItHappened) };
     let opened = |path: &Path, rows: io::Result<Rows>| rows.with_context(|| format!("cannot read `{}`", path.display()));
     let (name, rows) = match (&args.events, &args.orders) {
         (Some(path), _) => (path.display().to_string(), opened(path, file::read_events(path, origin))?),
@@ -231,13 +238,9 @@ impl Marker {
 async fn open(args: &Args, marker: &Marker) -> anyhow::Result<SqliteStore> {
     let dir = &args.dir;
     let path = dir.join(database::FILE);
-    let is_empty = match fs::read_dir(dir) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => bail!("cannot use `{}` for the demo: {error}", dir.display()),
-    };
+    let is_empty = holds_nothing(dir).with_context(|| format!("cannot use `{}` for the demo", dir.display()))?;
     let found = Marker::read(dir);
-    if args.resume {
+    if args.resume && !is_empty {
         let Some(found) = found else { bail!("nothing to go on with: `{}` is no demo's directory; start without --resume", dir.display()) };
         ensure!(
             found.facts == marker.facts,
@@ -251,6 +254,10 @@ async fn open(args: &Args, marker: &Marker) -> anyhow::Result<SqliteStore> {
             dir.display()
         );
     } else {
+        if args.resume {
+            // killed before its first line: a run that goes on from nothing is a run from the beginning
+            eprintln!("nothing to go on with in `{}` yet: it begins", dir.display());
+        }
         ensure!(
             is_empty || found.is_some(),
             "`{}` exists and is not a demo's (it has no {MARKER}): nothing was touched; name another directory with --dir",
@@ -264,6 +271,15 @@ async fn open(args: &Args, marker: &Marker) -> anyhow::Result<SqliteStore> {
     }
     let options = StoreOptions { durability: Durability::Process, ..StoreOptions::new(&path, ENVIRONMENT) };
     Ok(SqliteStore::open_with(options).await?)
+}
+
+/// Whether there is nothing in a directory, or only what a demo leaves that was killed as it wrote its first file.
+fn holds_nothing(dir: &Path) -> io::Result<bool> {
+    let mut entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        entries => entries?,
+    };
+    entries.try_fold(true, |empty, entry| Ok(empty && entry?.file_name().to_str() == Some(&marker_draft())))
 }
 
 /// Removes what an earlier demo wrote, and only that. A database that another process has open stays, and so does everything.
@@ -286,13 +302,52 @@ async fn clear(dir: &Path, database: &Path) -> anyhow::Result<()> {
     }
     let path = dir.join(PAGE);
     remove(fs::remove_file(&path), &path)?;
-    let path = dir.join(MESSAGES);
-    remove(fs::remove_dir_all(&path), &path)
+    clear_messages(&dir.join(MESSAGES))
+}
+
+/// Removes what the recording channel wrote. What somebody else has put there stays, and its directories with it.
+fn clear_messages(messages: &Path) -> anyhow::Result<()> {
+    let ours = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        MessageId::parse(stem.trim_start_matches('.').trim_end_matches(".eml").trim_end_matches(".json")).is_some()
+    };
+    for kind in Kind::ALL {
+        remove_files(&messages.join(kind.name()), ours)?;
+    }
+    let is_a_day = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("sent-") && name.ends_with(".ndjson")
+    };
+    remove_files(messages, is_a_day)
+}
+
+/// Removes the files of a directory that are ours, and the directory if nothing is left in it.
+fn remove_files(directory: &Path, ours: impl Fn(&Path) -> bool) -> anyhow::Result<()> {
+    let cannot = |path: &Path| format!("cannot remove `{}`", path.display());
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("cannot read `{}`", directory.display()))?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_file() && ours(&path) {
+            fs::remove_file(&path).with_context(|| cannot(&path))?;
+        }
+    }
+    if fs::read_dir(directory)?.next().is_none() {
+        fs::remove_dir(directory).with_context(|| cannot(directory))?;
+    }
+    Ok(())
+}
+
+fn marker_draft() -> String {
+    format!(".{MARKER}.tmp")
 }
 
 fn write_marker(dir: &Path, marker: &Marker) -> anyhow::Result<()> {
     let path = dir.join(MARKER);
-    let temporary = dir.join(format!(".{MARKER}.tmp"));
+    let temporary = dir.join(marker_draft());
     let mut file = fs::File::create(&temporary)?;
     file.write_all(serde_json::to_string_pretty(marker)?.as_bytes())?;
     file.sync_all()?;
@@ -496,16 +551,55 @@ fn next_steps(args: &Args, rules: &RuleSet, hero: Option<&Story>) -> String {
         text.push_str(&format!("One customer: rekindle timeline --user {} --dir {dir}\n", story.key));
         text.push_str(&format!("Why, why not: rekindle explain --user {} --rule {rule} --dir {dir}\n", story.key));
         if let Some(rule) = rules.rule(&rule) {
-            let root = args.rules.as_deref().unwrap_or(Path::new("rules"));
+            let root = args.rules.clone().unwrap_or_else(|| pack_on_disk(args));
             let file = root.join(&*rule.place.file);
-            text.push_str(&format!(
-                "Change a rule: {}:{} ({}), then: rekindle demo --rules {}\n",
-                file.display(),
-                rule.place.line,
-                rule.id,
-                root.display()
-            ));
+            let again = again(args, &root);
+            text.push_str(&format!("Change a rule: {}:{} ({}), then: {again}\n", file.display(), rule.place.line, rule.id));
         }
     }
     text
+}
+
+/// The same once more with the rules of a directory, as one types it.
+fn again(args: &Args, rules: &Path) -> String {
+    let mut line = format!("rekindle demo --rules {}", quoted(rules));
+    for (option, path) in [("--events", args.events.as_ref()), ("--orders", args.orders.as_ref())] {
+        if let Some(path) = path {
+            line.push_str(&format!(" {option} {}", quoted(path)));
+        }
+    }
+    if args.dir != Path::new(DIRECTORY) {
+        line.push_str(&format!(" --dir {}", quoted(&args.dir)));
+    }
+    line
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.chars().all(|c| c.is_alphanumeric() || "/._-~+=:,@".contains(c));
+    if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// Where the shipped pack can be changed: the project's own directory if that is where we are, else what [`write_pack`] wrote.
+fn pack_on_disk(args: &Args) -> PathBuf {
+    let here = Path::new("rules");
+    let is_the_pack = PACK.iter().all(|(path, _)| here.join(path).is_file());
+    if is_the_pack { here.to_owned() } else { args.dir.join("rules") }
+}
+
+/// Lays the shipped pack into the demo's directory, so that there are rules to change wherever the binary is. What is there stays: it
+/// may have been changed.
+fn write_pack(args: &Args) -> anyhow::Result<()> {
+    let root = pack_on_disk(args);
+    if args.rules.is_some() || root.exists() {
+        return Ok(());
+    }
+    for (path, text) in PACK {
+        let path = root.join(path);
+        let parent = path.parent().unwrap_or(&root);
+        fs::create_dir_all(parent).with_context(|| format!("cannot make `{}`", parent.display()))?;
+        fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    Ok(())
 }

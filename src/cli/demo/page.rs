@@ -208,8 +208,8 @@ fn months(out: &mut String, summary: &Summary, step: f64, height: f64) -> fmt::R
 // ---------------------------------------------------------------------------------------------------------------- gates
 
 fn gates(out: &mut String, summary: &Summary) -> fmt::Result {
-    out.push_str("<section><h2>What the gates held</h2><p class=soft>Nothing is delayed anywhere else: each gate lets pass, drops, or answers “not now, until”. How long is what it came to, not what was announced.</p><div class=card><table>");
-    out.push_str("<tr><th>gate<th>held<th>half of them longer than<th>at most<th>still held<th>ended unsent<th>skipped");
+    out.push_str("<section><h2>What the gates held</h2><p class=soft>Nothing is delayed anywhere else: each gate lets pass, drops, or answers “not now, until”. Counted are steps of runs; a run in the holdout skips each of its own. How long is what it came to, not what was announced.</p><div class=card><table>");
+    out.push_str("<tr><th>gate<th>steps held<th>half of them longer than<th>at most<th>still held<th>steps ended unsent<th>steps skipped");
     let most = summary.gates.iter().map(|(_, gate)| gate.held).max().unwrap_or(1).max(1);
     for (name, gate) in &summary.gates {
         let time = |ms: Option<i64>| ms.map_or_else(|| "–".to_owned(), duration);
@@ -375,9 +375,10 @@ fn life(out: &mut String, story: &Story) -> fmt::Result {
     write!(out, "<section><h2>One customer's year: {}</h2>", Escaped(&story.key))?;
     write!(
         out,
-        "<p class=soft>{}, times in {}. Chosen because the year tells the story: fell silent, was warned, came back, got the points back. Everything that was done and not done, with its reason.</p>",
+        "<p class=soft>{}, times in {}. {} Everything that was done and not done, with its reason.</p>",
         Escaped(&story.country),
-        Escaped(story.zone.name())
+        Escaped(story.zone.name()),
+        Escaped(&chosen_because(story))
     )?;
     strip(out, &moments)?;
     out.push_str("<ol class=life>");
@@ -391,6 +392,31 @@ fn life(out: &mut String, story: &Story) -> fmt::Result {
     }
     out.push_str("</ol></section>\n");
     not_now(out, story)
+}
+
+/// What of the story this year has to tell, in the order in which it is told. Nothing is claimed that is not on record.
+fn chosen_because(story: &Story) -> String {
+    let posted = |kind| story.history.postings.iter().any(|posting| posting.kind == kind);
+    let sent = |message: &MessageRow| message.state == MessageState::Accepted || message.state == MessageState::Delivered;
+    let orders: Vec<Timestamp> = (story.history.events.iter())
+        .filter(|(event, _)| event.kind == EventKind::Track && event.name.contains("Completed"))
+        .map(|(event, _)| event.occurred_at)
+        .collect();
+    let returned = orders.windows(2).any(|pair| matches!(pair, [a, b] if b.ms_since(*a) > 30 * DAY_MS));
+    let parts = [
+        (returned, "fell silent and came back"),
+        (story.history.messages.iter().any(sent), "was written to"),
+        (story.history.entries.iter().any(|row| row.entry.what == What::Held), "had to wait for something"),
+        (posted(PostingKind::Lapse), "let points lapse"),
+        (posted(PostingKind::Take), "lost points after a notice"),
+        (posted(PostingKind::Restore), "got points back"),
+    ];
+    let told: Vec<&str> = parts.into_iter().filter(|(is_so, _)| *is_so).map(|(_, part)| part).collect();
+    match told.split_last() {
+        None => "Chosen as the first of all: nobody's year tells more.".to_owned(),
+        Some((only, [])) => format!("Chosen because this customer {only}."),
+        Some((last, before)) => format!("Chosen because this customer {} and {last}.", before.join(", ")),
+    }
 }
 
 /// The year as one line: orders above, what we did below.

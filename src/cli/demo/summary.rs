@@ -229,7 +229,7 @@ impl Summary {
     }
 
     fn write_gates(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "\nGate            held   for (median)       at most  still held  ended unsent  skipped")?;
+        writeln!(out, "\nGate (steps)    held   for (median)       at most  still held  ended unsent  skipped")?;
         for (name, gate) in &self.gates {
             let median = gate.median_ms().map_or("-".into(), duration);
             let longest = gate.longest_ms().map_or("-".into(), duration);

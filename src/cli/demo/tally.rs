@@ -1,15 +1,16 @@
 //! What happened, counted from what is on record: the decision log and the events, walked once in the order in which they were
 //! written. Nothing is counted while it happens, so a replay that was killed and went on counts the same.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::civil::{Date, Weekday};
 
-use crate::engine::action::What;
+use crate::engine::action::{MessageId, Outcome, What};
 use crate::engine::event::{Event, EventKind};
 use crate::engine::gate::GATES;
-use crate::engine::profile::Name;
-use crate::engine::rule::RuleSet;
+use crate::engine::profile::{Category, Name};
+use crate::engine::rule::{Action, RuleSet, Step};
+use crate::engine::run::read_result;
 use crate::engine::time::{DAY_MS, Timestamp, Zone};
 use crate::store::{EntryRow, EventRow, EventSeq, ProfileId, Store, StoreError};
 
@@ -26,10 +27,10 @@ pub struct Week {
     /// Customers who ordered again after 30 days or more.
     pub returned: u64,
     pub entered: u64,
-    /// Messages that a provider took.
+    /// Messages that a provider took, by their first sign of it: a receipt may come where the answer was lost.
     pub sent: u64,
     pub sent_by_rule: BTreeMap<Name, u64>,
-    /// Customers who got a message of a rule that rests on absence.
+    /// Customers who were told that a rule that rests on absence is about to cost them something: its messages that are no marketing.
     pub warned: BTreeSet<ProfileId>,
     /// "Not now, until": a gate, `require` or `notice`.
     pub held: u64,
@@ -49,7 +50,7 @@ pub struct Gate {
     pub waiting: u64,
     /// Steps that ended unsent because of it.
     pub dropped: u64,
-    /// Steps skipped because of it (holdout).
+    /// Steps skipped because of it (holdout): one run may count several times.
     pub skipped: u64,
     /// One reason as it was written, the first.
     pub example: Option<String>,
@@ -80,7 +81,7 @@ pub struct Life {
     pub last_active_at: Option<Timestamp>,
     /// Returns after 30 silent days.
     pub returns: u32,
-    /// Messages taken by a provider, of rules that rest on absence.
+    /// Messages taken by a provider that warned: of rules that rest on absence, and no marketing.
     pub warnings: u32,
     pub messages: u32,
     pub taken: i64,
@@ -108,8 +109,10 @@ pub struct Tally {
     zone: Zone,
     /// Events that count as the person being there, by their name on the wire.
     active: BTreeSet<Name>,
-    /// Rules that rest on absence: what they send is a warning.
-    absence: BTreeSet<Name>,
+    /// Rule and step of what warns: sends of rules that rest on absence, marketing aside.
+    warnings: BTreeSet<(Name, Name)>,
+    /// Messages counted as sent.
+    sent: HashSet<MessageId>,
     entries_upto: i64,
     events_upto: EventSeq,
     pub weeks: BTreeMap<Date, Week>,
@@ -125,11 +128,15 @@ impl Tally {
     /// For the rules of a set, in the weeks of a zone.
     pub fn of(rules: &RuleSet, zone: Zone) -> Self {
         let active = rules.dictionary.events.values().filter(|event| event.active).map(|event| event.wire_name.clone()).collect();
-        let absence = rules.rules.iter().filter(|rule| rule.rests_on_absence).map(|rule| rule.id.clone()).collect();
+        let of_absence = rules.rules.iter().filter(|rule| rule.rests_on_absence);
+        let steps = of_absence.flat_map(|rule| rule.steps.iter().map(move |step| (rule, step)));
+        let warns = |step: &Step| matches!(&step.action, Action::Send(send) if send.category != Category::Marketing);
+        let warnings = steps.filter(|(_, step)| warns(step)).map(|(rule, step)| (rule.id.clone(), step.id.clone())).collect();
         Tally {
             zone,
             active,
-            absence,
+            warnings,
+            sent: HashSet::new(),
             entries_upto: 0,
             events_upto: EventSeq(0),
             weeks: BTreeMap::new(),
@@ -222,7 +229,6 @@ impl Tally {
         let at = event.occurred_at;
         let points = || event.property("points").and_then(serde_json::Value::as_i64).unwrap_or(0);
         match &*event.name {
-            "message_accepted" => self.message(profile, event),
             "points_taken" => {
                 self.week(at).points_taken += points();
                 self.lives.entry(profile).or_default().taken += points();
@@ -236,13 +242,21 @@ impl Tally {
                 let from = event.text_property("from").map(Name::from);
                 self.tier_moves.extend(to.map(|to| TierMove { at, from, to, profile }));
             }
-            _ => {}
+            _ => {
+                let took = |outcome| matches!(outcome, Outcome::Accepted | Outcome::Delivered | Outcome::Bounced);
+                if let Some((message, _)) = read_result(event).filter(|(_, outcome)| took(*outcome))
+                    && self.sent.insert(message)
+                {
+                    self.message(profile, event);
+                }
+            }
         }
     }
 
     fn message(&mut self, profile: ProfileId, event: &Event) {
-        let rule = Name::from(event.text_property("rule").unwrap_or_default());
-        let warns = self.absence.contains(&rule);
+        let named = |property: &str| Name::from(event.text_property(property).unwrap_or_default());
+        let (rule, step) = (named("rule"), named("step"));
+        let warns = self.warnings.contains(&(rule.clone(), step));
         let week = self.week(event.occurred_at);
         week.sent += 1;
         *week.sent_by_rule.entry(rule).or_default() += 1;

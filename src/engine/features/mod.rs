@@ -82,7 +82,7 @@ impl Trouble {
             Trouble::OVERFLOW => "a number became too large",
             Trouble::DIVISION_BY_ZERO => "a division by zero",
             Trouble::NO_RATE => "money of another currency, and there is no rate for it",
-            Trouble::WRONG_TYPE => "a stored value is of another type than declared",
+            Trouble::WRONG_TYPE => "a stored value is of another type than declared, or out of its range",
             _ => "a value is missing that nothing guards",
         }
     }

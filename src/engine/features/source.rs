@@ -334,9 +334,9 @@ impl EventSlot {
 
     fn money(&self, question: &Question<'_>) -> Result<i64, Trouble> {
         self.raw(question)?;
-        let amount =
-            question.subject.event.and_then(|properties| absorb::event_money(properties, &self.name, question.names.dictionary.currency));
-        amount.ok_or(Trouble::NO_RATE)
+        let (properties, currency) = (question.subject.event.ok_or(Trouble::MISSING)?, question.names.dictionary.currency);
+        let amount = absorb::event_money(properties, &self.name, currency);
+        amount.ok_or(if absorb::is_money(properties, &self.name, currency) { Trouble::NO_RATE } else { Trouble::WRONG_TYPE })
     }
 
     /// Whether the declared type has that word.

@@ -231,12 +231,9 @@ impl Ingest {
         let (now, rules) = (self.clock.now(), self.rules.snapshot().rules);
         let sent_at = messages.sent_at.as_deref().and_then(|sent_at| wire::instant(sent_at, &Zone::UTC));
         let skew_ms = sent_at.map_or(0, |sent_at| wire::skew_ms(sent_at, now));
-        let origin = Origin {
-            source: source.clone(),
-            received: Received::Live { at: now, skew_ms, future_tolerance_ms: self.future_tolerance_ms },
-            zone: rules.policy.zone.last.clone(),
-            currency: rules.dictionary.currency,
-        };
+        let received = Received::Live { at: now, skew_ms, future_tolerance_ms: self.future_tolerance_ms };
+        let zone = rules.policy.zone.last.clone();
+        let origin = Origin { zone, currency: rules.dictionary.currency, ..Origin::new(source, received) };
         let mut sorted = Sorted { events: Vec::with_capacity(messages.rows.len()), rejects: Vec::new(), rejected: Vec::new() };
         for (index, row) in messages.rows.iter().enumerate() {
             let read = match text.spoiled(row) {
