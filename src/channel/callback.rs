@@ -57,6 +57,10 @@ pub struct Callback {
 pub struct Meaning {
     pub when: BTreeMap<Path, Words>,
     pub is: Said,
+    /// Of `complained` and `unsubscribed`: whether the message reached the person. `false` where the provider reports that it did not
+    /// even try, because of an earlier refusal. Default: true.
+    #[serde(default = "yes")]
+    pub arrived: bool,
 }
 
 /// What a provider can say of a message.
@@ -69,7 +73,8 @@ pub enum Said {
     Clicked,
     /// The address does not exist, or never will take mail: it goes on the suppression list.
     HardBounce,
-    /// It did not arrive this time. Three of them on three days within ten suppress the address for a while.
+    /// It did not arrive, and the provider has given it up, for a reason that may pass. Three of them on three days within ten suppress the
+    /// address for a while. A delay is `ignored`.
     SoftBounce,
     /// The provider gave the message up, for a reason that is not the address.
     Failed,
@@ -173,6 +178,10 @@ pub enum Encoding {
     #[default]
     Hex,
     Base64,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn webhook() -> String {

@@ -53,9 +53,14 @@ pub fn absorb(profile: &mut Profile, event: &Event, names: Names<'_>) {
     match rule_name(event, names.dictionary).as_deref() {
         Some("unsubscribed") => absorb_refusal(profile, event, false),
         Some("complained") => absorb_refusal(profile, event, true),
+        Some(SUPPRESSED | SUPPRESSION_LIFTED) if event.kind == EventKind::Engine => absorb_suppression(profile, event),
         _ => {}
     }
 }
+
+/// The engine's events of what the suppression list says of the person's address.
+pub const SUPPRESSED: &str = "suppressed";
+pub const SUPPRESSION_LIFTED: &str = "suppression_lifted";
 
 /// The name rules use for an event; none for traits and consent records, and for what nobody declared.
 pub fn rule_name(event: &Event, dictionary: &Dictionary) -> Option<Name> {
@@ -237,14 +242,15 @@ pub fn event_money(properties: &Map<String, Json>, name: &str, currency: Option<
 
 // ------------------------------------------------------------------------------------------------------------------- consent
 
-/// A record of consent: `purpose`, `channel` (all of them without it), `granted`, `basis`.
+/// A record of consent: `purpose`, `channel` (all of them without it), `granted`, `basis`, `expires_at`.
 fn absorb_consent(profile: &mut Profile, event: &Event) {
     let (Some(purpose), Some(granted)) = (event.text_property("purpose"), event.property("granted").and_then(Json::as_bool)) else {
         return;
     };
     let basis = Name::from(event.text_property("basis").unwrap_or("opt_in"));
+    let expires_at = event.text_property("expires_at").and_then(Timestamp::parse);
     for channel in channels_of(event) {
-        let record = Consent { granted, at: event.occurred_at, basis: basis.clone() };
+        let record = Consent { granted, at: event.occurred_at, basis: basis.clone(), expires_at };
         record_consent(profile, purpose, channel, record);
     }
 }
@@ -255,19 +261,34 @@ fn absorb_refusal(profile: &mut Profile, event: &Event, is_complaint: bool) {
     let at = event.occurred_at;
     for channel in channels_of(event) {
         let basis = Name::from(if is_complaint { "complaint" } else { "unsubscribe" });
-        record_consent(profile, purpose, channel, Consent { granted: false, at, basis: basis.clone() });
+        record_consent(profile, purpose, channel, Consent { granted: false, at, basis: basis.clone(), expires_at: None });
         if is_complaint {
-            let address = match (event.text_property("address"), profile.addresses.get(&channel)) {
-                (Some(address), _) => Name::from(address),
-                (None, Some(Attribute { value: Value::Text(address), .. })) => address.clone(),
-                (None, _) => continue,
-            };
-            let entry = Suppressed { reason: basis, at, address };
-            let rank = |entry: &Suppressed| (entry.at, entry.reason.clone());
-            if profile.suppressed.get(&channel).is_none_or(|kept| rank(&entry) > rank(kept)) {
-                profile.suppressed.insert(channel, entry);
-            }
+            suppress(profile, event, channel, basis, None);
         }
+    }
+}
+
+/// The list speaks of the person's address, or of it no more: then the entry stays, as one that is over.
+fn absorb_suppression(profile: &mut Profile, event: &Event) {
+    let is_over = &*event.name == SUPPRESSION_LIFTED;
+    let reason = Name::from(event.text_property("reason").unwrap_or("manual"));
+    let until = if is_over { Some(event.occurred_at) } else { event.text_property("until").and_then(Timestamp::parse) };
+    for channel in channels_of(event) {
+        suppress(profile, event, channel, reason.clone(), until);
+    }
+}
+
+/// The latest word about an address counts.
+fn suppress(profile: &mut Profile, event: &Event, channel: Channel, reason: Name, until: Option<Timestamp>) {
+    let address = match (event.text_property("address"), profile.addresses.get(&channel)) {
+        (Some(address), _) => Name::from(address),
+        (None, Some(Attribute { value: Value::Text(address), .. })) => address.clone(),
+        (None, _) => return,
+    };
+    let entry = Suppressed { reason, at: event.occurred_at, address, until };
+    let rank = |entry: &Suppressed| (entry.at, entry.until.is_none(), entry.until, entry.reason.clone(), entry.address.clone());
+    if profile.suppressed.get(&channel).is_none_or(|kept| rank(&entry) > rank(kept)) {
+        profile.suppressed.insert(channel, entry);
     }
 }
 
@@ -280,7 +301,7 @@ fn channels_of(event: &Event) -> Vec<Channel> {
 
 /// The latest record counts; of two at one instant the withdrawal.
 fn record_consent(profile: &mut Profile, purpose: &str, channel: Channel, record: Consent) {
-    let rank = |record: &Consent| (record.at, !record.granted, record.basis.clone());
+    let rank = |record: &Consent| (record.at, !record.granted, record.basis.clone(), record.expires_at);
     let key = (Name::from(purpose), channel);
     if profile.consents.get(&key).is_none_or(|kept| rank(&record) > rank(kept)) {
         profile.consents.insert(key, record);

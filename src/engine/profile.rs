@@ -80,14 +80,18 @@ pub struct Consent {
     pub at: Timestamp,
     /// `opt_in`, `soft_opt_in`, ...
     pub basis: Name,
+    /// From then on it is as if it had never been given; none: until it is withdrawn.
+    pub expires_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suppressed {
-    /// `hard_bounce`, `complaint`, `unsubscribe`, `manual`.
+    /// `hard_bounce`, `soft_bounce`, `complaint`, `manual`, `erased`.
     pub reason: Name,
     pub at: Timestamp,
     pub address: Name,
+    /// Over from then on; none: until somebody takes the address off the list.
+    pub until: Option<Timestamp>,
 }
 
 /// When the person was there.

@@ -215,13 +215,18 @@ pub fn never_went(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Failed | Outcome::Blocked | Outcome::Expired | Outcome::Cancelled | Outcome::Dead)
 }
 
-/// Property of a `message_failed` that was refused because of the address.
+/// Property of a result that says whether the address is to blame: true makes a `message_failed` close it, false lets a `message_bounced`
+/// leave it open.
 pub const SUPPRESS: &str = "suppress";
 
 /// Whether a result says that the address must not be written to again: a bounce, or a refusal because of it.
 pub fn closes_address(outcome: Outcome, event: &Event) -> bool {
-    let refused = || event.property(SUPPRESS).and_then(Json::as_bool) == Some(true);
-    outcome == Outcome::Bounced || (outcome == Outcome::Failed && refused())
+    let blamed = event.property(SUPPRESS).and_then(Json::as_bool);
+    match outcome {
+        Outcome::Bounced => blamed != Some(false),
+        Outcome::Failed => blamed == Some(true),
+        _ => false,
+    }
 }
 
 /// Absorbs a result: the slot is released if the message definitely did not go out, the try learns what became of it, a hard
@@ -281,7 +286,8 @@ fn suppress(profile: &mut Profile, channel: Channel, event: &Event) {
         Some(Value::Text(address)) => address.clone(),
         _ => Name::from(""),
     };
-    profile.suppressed.insert(channel, Suppressed { reason: "hard_bounce".into(), at: event.occurred_at, address });
+    let entry = Suppressed { reason: "hard_bounce".into(), at: event.occurred_at, address, until: None };
+    profile.suppressed.insert(channel, entry);
 }
 
 #[cfg(test)]

@@ -3,4 +3,6 @@
 //!
 //! It asks nobody anything: no call that comes in causes one that goes out.
 
+pub mod callback;
+pub mod record;
 pub mod signature;

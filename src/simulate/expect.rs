@@ -153,7 +153,7 @@ impl<'t> Stage<'t> {
                     return Err(self.refuse("consent", "consent names channels, like `{ marketing: [push, email] }`"));
                 };
                 let at = profile.first_seen_at.unwrap_or(self.test.start);
-                let consent = Consent { granted: true, at, basis: Arc::from(GIVEN_BASIS) };
+                let consent = Consent { granted: true, at, basis: Arc::from(GIVEN_BASIS), expires_at: None };
                 profile.consents.insert((Arc::from(purpose.name()), channel), consent);
             }
         }

@@ -274,8 +274,8 @@ record!(Profile {
     decided_at,
 });
 record!(Attribute { value, at });
-record!(Consent { granted, at, basis });
-record!(Suppressed { reason, at, address });
+record!(Consent { granted, at, basis, expires_at });
+record!(Suppressed { reason, at, address, until });
 record!(Activity { first_active_at, last_active_at, reactivated_at, recent, spells, returns });
 record!(Series { points, before_count, before_sum, first_at, last_at });
 record!(Point { at, value });

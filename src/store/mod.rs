@@ -23,6 +23,7 @@
 pub mod dump;
 pub mod encoding;
 pub mod sqlite;
+pub mod suppression;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use self::suppression::{Lift, Suppress, Suppression};
 use crate::engine::action::{Channel, Entry, ExposureRecord, Message, MessageId, MessageState, Outcome, Posting, PostingKind, What};
 use crate::engine::decide::{Decision, Pause, World};
 use crate::engine::event::Event;
@@ -594,6 +596,8 @@ pub struct MessageRow {
     pub outcomes: u16,
     /// Tries begun, as the message counts them.
     pub tries: u32,
+    /// The record of consent that let it go (the number of its event), if one had to.
+    pub consent: Option<EventSeq>,
     pub attempts: Vec<Attempt>,
 }
 
@@ -691,7 +695,8 @@ pub trait Store: Send + Sync {
     async fn interrupted(&self) -> Result<Vec<ClaimedMessages>, StoreError>;
 
     /// Writes the gates' answers. A person's share conflicts if the row's version changed, a claim is no longer ours, a fact waits to be
-    /// absorbed (the profile is then due at once), the profile is due, or something was paused since `generation` ([`WorldView`]).
+    /// absorbed (the profile is then due at once), the profile is due, something was paused since `generation` ([`WorldView`]), or an address
+    /// that would be written to is on the suppression list: that becomes a fact of the person, who is due at once.
     /// After a conflict the messages are queued again, untouched.
     async fn commit_intents(&self, generation: i64, batch: Vec<IntentCommit>) -> Result<Vec<Committed>, StoreError>;
 
@@ -705,6 +710,19 @@ pub trait Store: Send + Sync {
 
     /// Makes queued messages due at `at` at the latest: what a gate held until somebody resumes.
     async fn wake_messages(&self, at: Timestamp, messages: Vec<MessageId>) -> Result<(), StoreError>;
+
+    // -- addresses
+
+    /// Puts addresses on the suppression list and appends the facts that go with them, in one commit. The answers, in the order of the
+    /// batch: false where the fact was on record already, so that nothing was done, or where there is no fact and the list had it.
+    /// Durable when it returns.
+    async fn suppress(&self, batch: Vec<Suppress>) -> Result<Vec<bool>, StoreError>;
+
+    /// Takes an address off the list; how many entries that were.
+    async fn lift(&self, lift: Lift) -> Result<u64, StoreError>;
+
+    /// What the list says about an address, what is over too.
+    async fn suppressions(&self, channel: Channel, address: &str) -> Result<Vec<Suppression>, StoreError>;
 
     // -- rules and operators
 

@@ -66,7 +66,7 @@ async fn what_was_changed_behind_its_back_is_found() {
         (
             "insert into messages select (select max(seq) + 1 from messages), randomblob(16), profile_id, randomblob(16), rule, rules_version,
                 run_key, run, step, channel, category, template, languages, decided_at, due_at, expires_at, priority, wakes_on, state,
-                because, changed_at, worker, epoch, claims, attempts, first_attempt_at, outcomes, data
+                because, changed_at, worker, epoch, claims, attempts, first_attempt_at, outcomes, data, consent_seq
                 from messages where seq = (select min(seq) from messages where state = 'delivered')",
             "messages",
         ),

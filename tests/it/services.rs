@@ -75,7 +75,7 @@ fn at(text: &str) -> Timestamp {
     Timestamp::parse(text).expect("an instant")
 }
 
-fn start() -> Timestamp {
+pub fn start() -> Timestamp {
     at("2026-03-02T10:00:00Z")
 }
 
@@ -109,9 +109,9 @@ impl Channel for Scripted {
 }
 
 /// A shop with one rule that greets by text message, else by e-mail.
-struct Shop {
+pub struct Shop {
     directory: tempfile::TempDir,
-    store: Arc<SqliteStore>,
+    pub store: Arc<SqliteStore>,
     rules: Arc<RuleVersions>,
     sms: Arc<Scripted>,
     email: Arc<Scripted>,
@@ -127,7 +127,7 @@ fn rulebook() -> Rulebook {
 }
 
 impl Shop {
-    async fn open() -> Shop {
+    pub async fn open() -> Shop {
         Shop::open_with(Scripted::default()).await
     }
 
@@ -152,12 +152,12 @@ impl Shop {
         Shop { directory, store: Arc::new(store), rules, sms: Arc::new(sms), email: Arc::default() }
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.directory.path().join("shop.db")
     }
 
     /// The process dies and another begins: leases are void, what was `sending` is in doubt.
-    async fn restart(self) -> Shop {
+    pub async fn restart(self) -> Shop {
         let path = self.path();
         let Shop { directory, store, rules, sms, email } = self;
         Arc::into_inner(store).expect("nobody else holds the store").close().await;
@@ -165,26 +165,26 @@ impl Shop {
         Shop { directory, store, rules, sms, email }
     }
 
-    fn evaluator(&self) -> Evaluator {
+    pub fn evaluator(&self) -> Evaluator {
         Evaluator { store: self.store.clone(), rules: self.rules.clone(), worker: "w1".into() }
     }
 
-    fn dispatcher(&self) -> Dispatcher {
+    pub fn dispatcher(&self) -> Dispatcher {
         let sms: Arc<dyn Channel> = self.sms.clone();
         let email: Arc<dyn Channel> = self.email.clone();
         let channels = BTreeMap::from([(Kind::Sms, sms), (Kind::Email, email)]);
         Dispatcher::new(self.store.clone(), self.rules.clone(), Channels::fixed(channels), "w1".into())
     }
 
-    async fn evaluate(&self, now: Timestamp) -> evaluate::Pass {
+    pub async fn evaluate(&self, now: Timestamp) -> evaluate::Pass {
         evaluate::run_once(&self.evaluator(), Look::Now(now), 100).await.expect("a pass")
     }
 
-    async fn dispatch(&self, now: Timestamp) -> dispatch::Pass {
+    pub async fn dispatch(&self, now: Timestamp) -> dispatch::Pass {
         dispatch::run_once(&self.dispatcher(), Look::Now(now), 100).await.expect("a pass")
     }
 
-    async fn append(&self, user: &str, kind: EventKind, name: &str, properties: serde_json::Value, at: Timestamp) {
+    pub async fn append(&self, user: &str, kind: EventKind, name: &str, properties: serde_json::Value, at: Timestamp) {
         let serde_json::Value::Object(properties) = properties else { panic!("properties are an object") };
         let event = Event {
             id: Arc::from(format!("{user}-{name}-{}", at.as_ms())),
@@ -208,7 +208,7 @@ impl Shop {
     }
 
     /// A person who may be reached by text message and e-mail.
-    async fn meet(&self, user: &str) {
+    pub async fn meet(&self, user: &str) {
         let before = start().plus_ms(-DAY_MS);
         let traits = json!({ "phone": "+441632960001", "email": format!("{user}@post.example") });
         self.append(user, EventKind::Identify, "", traits, before).await;
@@ -220,30 +220,30 @@ impl Shop {
         self.evaluate(before.plus_ms(10)).await;
     }
 
-    async fn sign_up(&self, user: &str, at: Timestamp) {
+    pub async fn sign_up(&self, user: &str, at: Timestamp) {
         self.append(user, EventKind::Track, "Signed Up", json!({}), at).await;
     }
 
-    async fn id(&self, user: &str) -> ProfileId {
+    pub async fn id(&self, user: &str) -> ProfileId {
         self.store.find_profile(&Identity::User(user.into())).await.expect("a read").expect("a person")
     }
 
-    async fn messages(&self, user: &str) -> Vec<MessageRow> {
+    pub async fn messages(&self, user: &str) -> Vec<MessageRow> {
         let id = self.id(user).await;
         self.store.history(id).await.expect("a history").messages
     }
 
     /// Channel and state of each message of the person, in order of time.
-    async fn states(&self, user: &str) -> Vec<(Kind, MessageState)> {
+    pub async fn states(&self, user: &str) -> Vec<(Kind, MessageState)> {
         self.messages(user).await.into_iter().map(|row| (row.message.channel, row.state)).collect()
     }
 
-    async fn profile(&self, user: &str) -> Profile {
+    pub async fn profile(&self, user: &str) -> Profile {
         let id = self.id(user).await;
         self.store.profile(id).await.expect("a read").expect("a profile").profile
     }
 
-    async fn slots(&self, user: &str) -> usize {
+    pub async fn slots(&self, user: &str) -> usize {
         self.profile(user).await.slots.len()
     }
 }

@@ -164,10 +164,12 @@ impl Source {
             Source::Sends(channel, width_ms) => Ok(sends(question, *channel, *width_ms)),
             Source::Consent(purpose, channel) => {
                 let records = profile.consents.iter();
-                let granted = records.filter(|((p, c), _)| p == purpose && c == channel).any(|(_, record)| record.granted);
-                Ok((i64::from(granted), Timestamp::FOREVER))
+                let mut records = records.filter(|((p, c), _)| p == purpose && c == channel);
+                let now = question.now();
+                let granted = records.any(|(_, record)| record.granted && record.expires_at.is_none_or(|at| at > now));
+                Ok((i64::from(granted), consent::changes_at(profile, now)))
             }
-            Source::Reachable(channel) => Ok((i64::from(reachable(question, *channel)), Timestamp::FOREVER)),
+            Source::Reachable(channel) => Ok((i64::from(reachable(question, *channel)), consent::changes_at(profile, question.now()))),
             Source::InHoldout => {
                 let holdout = question.names.policy.holdout.as_ref();
                 let held_out = holdout.is_some_and(|holdout| gate::bucket(&holdout.salt, &profile.key) < holdout.share_bp);
@@ -528,13 +530,13 @@ fn sends(question: &Question<'_>, channel: Channel, width_ms: i64) -> (i64, Time
 }
 
 fn reachable(question: &Question<'_>, channel: Option<Channel>) -> bool {
-    let profile = question.subject.profile;
+    let (profile, now) = (question.subject.profile, question.now());
+    let has_address = |channel: Channel| consent::address(profile, channel, false, now).is_ok();
     let may_use = |channel: Channel| {
-        consent::check(question.names.policy, profile, Category::Marketing, channel).is_ok()
-            && consent::address(profile, channel, false).is_ok()
+        consent::check(question.names.policy, profile, Category::Marketing, channel, now).is_ok() && has_address(channel)
     };
     match channel {
-        Some(channel) => consent::address(profile, channel, false).is_ok(),
+        Some(channel) => has_address(channel),
         None => Channel::ALL.into_iter().any(may_use),
     }
 }

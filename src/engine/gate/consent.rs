@@ -6,7 +6,7 @@ use crate::engine::consent;
 
 pub fn check(ask: &Ask<'_>) -> Answer {
     let Some(send) = ask.send() else { return Answer::Pass };
-    match consent::check(&ask.ctx.rules.policy, ask.profile, send.category, send.channel) {
+    match consent::check(&ask.ctx.rules.policy, ask.profile, send.category, send.channel, ask.now) {
         Ok(()) => Answer::Pass,
         Err(because) => Answer::Block { because },
     }

@@ -5,7 +5,7 @@ use crate::engine::consent;
 
 pub fn check(ask: &Ask<'_>) -> Answer {
     let Some(send) = ask.send() else { return Answer::Pass };
-    match consent::address(ask.profile, send.channel, ask.ctx.world.addresses_given) {
+    match consent::address(ask.profile, send.channel, ask.ctx.world.addresses_given, ask.now) {
         Ok(()) => Answer::Pass,
         Err(because) => Answer::Block { because },
     }

@@ -34,13 +34,15 @@ pub(super) const APPEND: &str = concat!(
     update counters set value = max(value, $4) where name = 'events_received_until'"
 );
 
-/// $1: numbers of consent events just inserted.
+/// $1: numbers of consent events just inserted, each with the instant at which the consent ends, or null.
 pub(super) const RECORD_CONSENTS: &str = "
-    insert into consents (profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at, received_at)
+    insert into consents (profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at, received_at,
+        text_version, expires_at)
     select e.profile_id, e.seq, coalesce(e.properties ->> 'purpose', ''), coalesce(e.properties ->> 'channel', ''),
         coalesce(e.properties ->> 'granted', 0) in (1, 'true'), coalesce(e.properties ->> 'basis', ''),
-        coalesce(e.properties ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at
-    from json_each($1) j join events e on e.seq = j.value";
+        coalesce(e.properties ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at,
+        e.properties ->> 'text_version', j.value ->> 1
+    from json_each($1) j join events e on e.seq = j.value ->> 0";
 
 #[async_trait]
 impl Work for Append {
@@ -65,7 +67,7 @@ impl Work for Append {
 }
 
 /// For each event: whether it is a copy of one on record, or of one before it in the batch.
-async fn duplicates(events: &[NewEvent], owners: &[ProfileId], tx: &mut Tx<'_>) -> Result<Vec<bool>, StoreError> {
+pub(super) async fn duplicates(events: &[NewEvent], owners: &[ProfileId], tx: &mut Tx<'_>) -> Result<Vec<bool>, StoreError> {
     let mut first_of_batch: HashMap<(&str, &str), ()> = HashMap::with_capacity(events.len());
     let mut is_duplicate = Vec::with_capacity(events.len());
     let mut candidates = Vec::new();
@@ -93,7 +95,7 @@ async fn duplicates(events: &[NewEvent], owners: &[ProfileId], tx: &mut Tx<'_>) 
     Ok(is_duplicate)
 }
 
-async fn write(fresh: &[(ProfileId, &NewEvent)], tx: &mut Tx<'_>) -> Result<(), StoreError> {
+pub(super) async fn write(fresh: &[(ProfileId, &NewEvent)], tx: &mut Tx<'_>) -> Result<(), StoreError> {
     if fresh.is_empty() {
         return Ok(());
     }
@@ -112,7 +114,8 @@ async fn write(fresh: &[(ProfileId, &NewEvent)], tx: &mut Tx<'_>) -> Result<(), 
             *hours.entry((&event.source, event.occurred_at.as_ms().div_euclid(HOUR_MS) * HOUR_MS)).or_default() += 1;
         }
         if event.kind == EventKind::Consent {
-            consents.push(seq.0);
+            let expires_at = event.text_property("expires_at").and_then(Timestamp::parse);
+            consents.push((seq.0, expires_at.map(Timestamp::as_ms)));
         }
         received_until = received_until.max(event.received_at.as_ms());
         tx.memory.ids().remember(id_hash(event), *owner, event.received_at);

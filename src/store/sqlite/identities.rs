@@ -198,16 +198,18 @@ pub(super) const COPY_FACTS: &str = "
     insert into events (seq, profile_id, id_hash, source, event_id, kind, name, occurred_at, received_at, waits, properties)
     select $3 + row_number() over (order by e.seq) - 1, $2, e.id_hash, e.source, e.event_id, e.kind, e.name, e.occurred_at,
         e.received_at, 2, e.properties
-    from events e where e.profile_id = $1 and (e.kind <> 'engine' or e.name in ('unsubscribed', 'complained'))
+    from events e where e.profile_id = $1 and (e.kind <> 'engine' or e.name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))
         and not exists (select 1 from events u where u.profile_id = $2 and u.id_hash = e.id_hash
             and u.source = e.source and u.event_id = e.event_id)";
 
 /// $1 stays, $2 the first number copied, $3 the person is due then, $4 the newest number.
 pub(super) const HEAR_FACTS: &str = "
-    insert into consents (profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at, received_at)
+    insert into consents (profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at, received_at,
+        text_version, expires_at)
     select e.profile_id, e.seq, coalesce(e.properties ->> 'purpose', ''), coalesce(e.properties ->> 'channel', ''),
         coalesce(e.properties ->> 'granted', 0) in (1, 'true'), coalesce(e.properties ->> 'basis', ''),
-        coalesce(e.properties ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at
+        coalesce(e.properties ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at,
+        e.properties ->> 'text_version', cast(round(unixepoch(e.properties ->> 'expires_at', 'subsec') * 1000) as integer)
     from events e where e.profile_id = $1 and e.seq >= $2 and e.kind = 'consent'
     on conflict do nothing;
     update profiles set due_at = case when quarantined_at is null then min(coalesce(due_at, $3), $3) end, woken_seq = max(woken_seq, $4)
@@ -262,6 +264,9 @@ async fn tell(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>)
 
 /// $1 gone, $2 stays, $3 now. Set aside as well as merged, so that whatever leaves people alone who are set aside leaves this one.
 pub(super) const CLOSE: &str = "
+    update messages set consent_seq = (select n.seq from events o join events n on n.profile_id = $2 and n.id_hash = o.id_hash
+            and n.source = o.source and n.event_id = o.event_id where o.profile_id = $1 and o.seq = messages.consent_seq)
+    where profile_id = $1 and consent_seq is not null;
     update identities set profile_id = $2 where profile_id = $1;
     update profiles set merged_into = $2, quarantined_at = $3, quarantined_because = 'merged into profile ' || $2, due_at = null,
         version = version + 1
@@ -270,7 +275,7 @@ pub(super) const CLOSE: &str = "
     update messages set state = 'cancelled', because = 'the person has another profile now', changed_at = $3, worker = null
     where profile_id = $1 and state in ('queued', 'leased');
     delete from consents where profile_id = $1;
-    delete from events where profile_id = $1 and (kind <> 'engine' or name in ('unsubscribed', 'complained'))";
+    delete from events where profile_id = $1 and (kind <> 'engine' or name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))";
 
 async fn close(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
     sqlx::query(CLOSE).bind(gone.0).bind(stays.0).bind(at.as_ms()).execute(&mut *tx.connection).await?;

@@ -2,9 +2,11 @@
 //! lost: it is read again from the tables at the next start, or made up for by a look into them.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use crate::engine::event::Event;
 use crate::engine::time::Timestamp;
+use crate::store::suppression::Hasher;
 use crate::store::{EventSeq, ProfileId};
 
 /// Numbers that only the writer gives out.
@@ -18,17 +20,20 @@ pub(super) struct Numbers {
     pub generation: i64,
     /// Changes whenever anything in the world changes.
     pub world: i64,
+    /// Whether any address is on the suppression list: nobody is looked up on an empty one.
+    pub suppressed: bool,
 }
 
 pub(super) struct Memory {
     pub numbers: Numbers,
     at_begin: Numbers,
     ids: RecentIds,
+    hasher: Arc<Hasher>,
 }
 
 impl Memory {
-    pub fn new(numbers: Numbers, edge: Timestamp, ids_max: usize) -> Self {
-        Memory { numbers, at_begin: numbers, ids: RecentIds::new(edge, ids_max) }
+    pub fn new(numbers: Numbers, edge: Timestamp, ids_max: usize, hasher: Arc<Hasher>) -> Self {
+        Memory { numbers, at_begin: numbers, ids: RecentIds::new(edge, ids_max), hasher }
     }
 
     pub fn begin(&mut self) {
@@ -67,6 +72,11 @@ impl Memory {
     pub fn forbid(&mut self) {
         self.numbers.generation += 1;
         self.numbers.world += 1;
+    }
+
+    /// Of addresses and identities.
+    pub fn hasher(&self) -> &Hasher {
+        &self.hasher
     }
 
     pub fn ids(&mut self) -> &mut RecentIds {

@@ -21,6 +21,7 @@ mod rows;
 mod rules;
 #[cfg(test)]
 mod statements;
+mod suppressions;
 mod world;
 mod writer;
 
@@ -41,11 +42,12 @@ use super::{
     KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId, ProfilePage, Publication, Published,
     Recorded, Reject, RejectRow, SourceHour, Store, StoreError, StoredProfile, WorldView,
 };
-use crate::engine::action::MessageId;
+use crate::engine::action::{Channel, MessageId};
 use crate::engine::decide::Pause;
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::store::ClaimedMessages;
+use crate::store::suppression::{Hasher, Lift, Suppress, Suppression};
 
 /// The embedded store. Clones share the writer and the readers.
 #[derive(Clone)]
@@ -62,6 +64,7 @@ struct Shared {
     environment: String,
     /// Claims of this process have this epoch or a later one; every earlier process had smaller ones.
     first_epoch: i64,
+    hasher: Arc<Hasher>,
     world: WorldCache,
     generation: AtomicI64,
     world_version: AtomicI64,
@@ -212,6 +215,19 @@ impl Store for SqliteStore {
 
     async fn wake_messages(&self, at: Timestamp, messages: Vec<MessageId>) -> Result<(), StoreError> {
         self.write(outbox::WakeMessages { at, messages }).await
+    }
+
+    async fn suppress(&self, batch: Vec<Suppress>) -> Result<Vec<bool>, StoreError> {
+        self.write(suppressions::SuppressAll(batch)).await
+    }
+
+    async fn lift(&self, lift: Lift) -> Result<u64, StoreError> {
+        self.write(suppressions::LiftOne(lift)).await
+    }
+
+    async fn suppressions(&self, channel: Channel, address: &str) -> Result<Vec<Suppression>, StoreError> {
+        let hash = self.shared.hasher.address(channel, address);
+        suppressions::suppressions(&self.readers, channel, hash).await.map_err(|e| self.failed(e))
     }
 
     async fn publish_rules(&self, publication: Publication) -> Result<Published, StoreError> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use ring::rand::{SecureRandom as _, SystemRandom};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -21,6 +22,7 @@ use super::writer::Writer;
 use super::{Shared, SqliteStore};
 use crate::engine::time::Timestamp;
 use crate::store::StoreError;
+use crate::store::suppression::Hasher;
 
 /// How a database is opened.
 #[derive(Clone, Debug)]
@@ -60,9 +62,10 @@ impl Options {
 }
 
 /// The migrations, in order. They only ever add.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql")),
     (2, "ingest", include_str!("../../../migrations/sqlite/0002_ingest.sql")),
+    (4, "feedback", include_str!("../../../migrations/sqlite/0004_feedback.sql")),
 ];
 
 /// Pages kept in memory by each connection, in kB (negative: that is how SQLite takes it).
@@ -94,7 +97,11 @@ pub(super) const NUMBERS: &str = "select
     coalesce((select max(id) from profiles), 0),
     coalesce((select max(seq) from events), 0),
     (select count(*) from profiles),
-    (select value from counters where name = 'events_received_until')";
+    (select value from counters where name = 'events_received_until'),
+    exists (select 1 from suppressions)";
+/// Addresses are hashed with a key of this database's own, drawn when it is made.
+pub(super) const GIVE_KEY: &str = "insert into keys (name, key) values ('hashes', $1) on conflict (name) do nothing";
+pub(super) const KEY: &str = "select key from keys where name = 'hashes'";
 
 impl SqliteStore {
     /// Opens the database as told.
@@ -104,7 +111,8 @@ impl SqliteStore {
         refuse_foreign(&mut connection, &options.path).await?;
         migrate(&mut connection, &options.path).await?;
         let environment = environment(&mut connection, &options.environment).await?;
-        let memory = recover(&mut connection, options.recent_ids_max).await?;
+        let hasher = Arc::new(hasher(&mut connection).await?);
+        let memory = recover(&mut connection, options.recent_ids_max, Arc::clone(&hasher)).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers)
             .connect_lazy_with(connect_options(&options).read_only(true).create_if_missing(false));
@@ -112,6 +120,7 @@ impl SqliteStore {
             path: options.path,
             environment,
             first_epoch: memory.numbers.next_epoch,
+            hasher,
             world: WorldCache::default(),
             generation: AtomicI64::new(memory.numbers.generation),
             world_version: AtomicI64::new(memory.numbers.world),
@@ -139,6 +148,8 @@ pub(super) async fn to_read(path: &Path) -> Result<SqliteStore, StoreError> {
     }
     let row = sqlx::query(ENVIRONMENT).fetch_one(&mut *connection).await?;
     let environment = Fields::of("environment", &row).next("name")?;
+    let row = sqlx::query(KEY).fetch_one(&mut *connection).await?;
+    let hasher = Arc::new(Hasher::new(Fields::of("keys", &row).next("key")?));
     let row = sqlx::query(NUMBERS).fetch_one(&mut *connection).await?;
     let mut fields = Fields::of("profiles", &row);
     let (_last_profile, _last_event): (i64, i64) = (fields.next("id")?, fields.next("seq")?);
@@ -148,6 +159,7 @@ pub(super) async fn to_read(path: &Path) -> Result<SqliteStore, StoreError> {
         path: path.to_owned(),
         environment,
         first_epoch: i64::MAX,
+        hasher,
         world: WorldCache::default(),
         generation: AtomicI64::new(0),
         world_version: AtomicI64::new(0),
@@ -275,8 +287,16 @@ async fn environment(connection: &mut SqliteConnection, name: &str) -> Result<St
     Fields::of("environment", &row).next("name")
 }
 
+async fn hasher(connection: &mut SqliteConnection) -> Result<Hasher, StoreError> {
+    let mut key = [0; 32];
+    SystemRandom::new().fill(&mut key).map_err(|_| StoreError::Unavailable("the system gives no random numbers".into()))?;
+    sqlx::query(GIVE_KEY).bind(key.as_slice()).execute(&mut *connection).await?;
+    let row = sqlx::query(KEY).fetch_one(&mut *connection).await?;
+    Ok(Hasher::new(Fields::of("keys", &row).next("key")?))
+}
+
 /// Voids what an earlier process had claimed, and reads the numbers the writer goes on from.
-async fn recover(connection: &mut SqliteConnection, recent_ids_max: usize) -> Result<Memory, StoreError> {
+async fn recover(connection: &mut SqliteConnection, recent_ids_max: usize, hasher: Arc<Hasher>) -> Result<Memory, StoreError> {
     let row = sqlx::query(COUNT_BOOT).fetch_one(&mut *connection).await?;
     let boots: i64 = Fields::of("counters", &row).next("value")?;
     sqlx::raw_sql(VOID_CLAIMS).execute(&mut *connection).await?;
@@ -284,6 +304,7 @@ async fn recover(connection: &mut SqliteConnection, recent_ids_max: usize) -> Re
     let mut fields = Fields::of("profiles", &row);
     let (last_profile, last_event): (i64, i64) = (fields.next("id")?, fields.next("seq")?);
     let (profiles, received_until): (i64, i64) = (fields.next("count")?, fields.next("received_until")?);
+    let suppressed = fields.next("suppressed")?;
     let first_of_boot = boots << 32;
     let numbers = Numbers {
         next_profile: last_profile + 1,
@@ -292,6 +313,7 @@ async fn recover(connection: &mut SqliteConnection, recent_ids_max: usize) -> Re
         profiles: profiles.max(0) as u64,
         generation: first_of_boot,
         world: first_of_boot,
+        suppressed,
     };
-    Ok(Memory::new(numbers, Timestamp::from_ms(received_until), recent_ids_max))
+    Ok(Memory::new(numbers, Timestamp::from_ms(received_until), recent_ids_max, hasher))
 }

@@ -8,10 +8,12 @@ use serde::Serialize;
 use super::SqliteStore;
 use super::decisions::{EntryColumns, entry_columns, set_corrupt_aside};
 use super::rows::{EventRow, Fields, States, Waits, event_row, hex, insert_events, json, message, message_columns, message_state};
+use super::suppressions::{Addressed, found_on_list};
 use super::writer::{Tx, Work};
-use crate::engine::action::{MessageId, MessageState, Outcome};
+use crate::engine::action::{Channel, MessageId, MessageState, Outcome};
+use crate::engine::event::{Event, Value};
 use crate::engine::gate;
-use crate::engine::profile::Profile;
+use crate::engine::profile::{Category, Profile};
 use crate::engine::run;
 use crate::engine::time::Timestamp;
 use crate::store::{
@@ -172,7 +174,7 @@ pub(super) struct Intents {
 /// The guards of the messages in $1, with those of their profiles. `no_fact_waits`: nothing that makes the person due is unabsorbed.
 pub(super) const INTENT_GUARDS: &str = "
     select m.id, m.state, m.epoch, m.wakes_on, m.attempts, m.worker, p.id, p.version, p.due_at,
-        p.woken_seq <= p.absorbed_seq and p.quarantined_at is null
+        p.woken_seq <= p.absorbed_seq and p.quarantined_at is null, m.channel, m.category
     from json_each($1) j join messages m on m.id = unhex(j.value) join profiles p on p.id = m.profile_id";
 
 /// $1 profiles (id, due, place, length), $2 their states, $3 sends (id, at, profile, number, epoch, worker), $4 holds (id, until,
@@ -185,7 +187,11 @@ pub(super) const INTENT: &str = concat!(
     from (select value ->> 0 as id, value ->> 1 as due, value ->> 2 as place, value ->> 3 as length from json_each($1)) j
     where profiles.id = j.id;
     update messages set state = 'sending', changed_at = j.at, attempts = j.number, because = null,
-        first_attempt_at = coalesce(first_attempt_at, j.at)
+        first_attempt_at = coalesce(first_attempt_at, j.at),
+        -- the record of consent that lets it go: the latest one, which the gates found to be a yes
+        consent_seq = (select c.event_seq from consents c where c.profile_id = messages.profile_id and c.granted = 1
+            and c.purpose = messages.category and c.channel in (messages.channel, 'all', '')
+            order by c.occurred_at desc, c.event_seq desc limit 1)
     from (select unhex(value ->> 0) as id, value ->> 1 as at, value ->> 3 as number from json_each($3)) j
     where messages.id = j.id;
     insert into attempts (profile_id, message_id, number, epoch, worker, started_at)
@@ -224,6 +230,8 @@ struct IntentGuard {
     version: i64,
     due_at: Timestamp,
     no_fact_waits: bool,
+    channel: Channel,
+    category: Category,
 }
 
 #[async_trait]
@@ -233,16 +241,21 @@ impl Work for Intents {
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Vec<Committed>, StoreError> {
         let guards = intent_guards(&self.batch, tx).await?;
         let nothing_forbidden_since = tx.memory.numbers.generation == self.generation;
+        let listed = found_on_list(&self.addressed(&guards), tx).await?;
         let mut sheet = IntentSheet::default();
         let mut answers = Vec::with_capacity(self.batch.len());
         let mut seen = BTreeSet::new();
         for share in &self.batch {
             // a second share of the same person in one batch is a conflict: it was made from the row before the first
-            if nothing_forbidden_since && seen.insert(share.profile_id) && self.may_commit(share, &guards) {
+            let may_commit = nothing_forbidden_since && seen.insert(share.profile_id) && self.may_commit(share, &guards);
+            if let Some(facts) = listed.get(&share.profile_id).filter(|_| may_commit) {
+                sheet.hear(share, facts, tx)?;
+                answers.push(Committed::Conflict);
+            } else if may_commit {
                 sheet.add(share, &guards, tx)?;
                 answers.push(Committed::Committed);
             } else {
-                sheet.conflicting.extend(share.messages.iter().map(|intent| (hex(intent.message.0), intent.epoch)));
+                sheet.give_back(share);
                 answers.push(Committed::Conflict);
             }
         }
@@ -252,6 +265,23 @@ impl Work for Intents {
 }
 
 impl Intents {
+    /// Where the messages that are to be sent would go.
+    fn addressed<'a>(&'a self, guards: &HashMap<MessageId, IntentGuard>) -> Vec<Addressed<'a>> {
+        let mut addressed = Vec::new();
+        for share in &self.batch {
+            let sends = share.messages.iter().filter(|intent| matches!(intent.step, IntentStep::Send { .. }));
+            for (intent, guard) in sends.filter_map(|intent| Some((intent, guards.get(&intent.message)?))) {
+                let address = share.profile.as_ref().and_then(|profile| profile.addresses.get(&guard.channel));
+                if let Some(Value::Text(address)) = address.map(|address| &address.value) {
+                    let message = intent.message.to_string();
+                    let (channel, category) = (guard.channel, guard.category);
+                    addressed.push(Addressed { profile: share.profile_id, message, channel, category, address, at: share.at });
+                }
+            }
+        }
+        addressed
+    }
+
     fn may_commit(&self, share: &IntentCommit, guards: &HashMap<MessageId, IntentGuard>) -> bool {
         !share.messages.is_empty()
             && share.messages.iter().all(|intent| {
@@ -283,6 +313,8 @@ async fn intent_guards(batch: &[IntentCommit], tx: &mut Tx<'_>) -> Result<HashMa
             version: fields.next("version")?,
             due_at: fields.due("due_at")?,
             no_fact_waits: fields.next("woken_seq")?,
+            channel: fields.word("channel", Channel::named)?,
+            category: fields.word("category", Category::named)?,
         };
         guards.insert(id, guard);
     }
@@ -336,6 +368,22 @@ impl<'c> IntentSheet<'c> {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The messages go back to the queue, untouched.
+    fn give_back(&mut self, share: &IntentCommit) {
+        self.conflicting.extend(share.messages.iter().map(|intent| (hex(intent.message.0), intent.epoch)));
+    }
+
+    /// Something stands against sending that the person's row does not know: it becomes a fact, and is looked at before anything goes.
+    fn hear(&mut self, share: &IntentCommit, facts: &'c [Event], tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        self.give_back(share);
+        for fact in facts {
+            let seq = tx.memory.event_seq();
+            self.events.push(event_row(seq, share.profile_id, fact, Waits::AndWakes)?);
+            self.news.note(share.profile_id, seq, fact.received_at, true);
         }
         Ok(())
     }

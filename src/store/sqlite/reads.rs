@@ -133,7 +133,7 @@ pub(super) const EXPOSURES_OF: &str = "select rule, run_key, run, exposed_at, he
 pub(super) const MESSAGES_OF: &str = concat!(
     "select ",
     message_columns!(),
-    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes, m.attempts from messages m where m.profile_id = $1 order by m.decided_at, m.id"
+    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes, m.attempts, m.consent_seq from messages m where m.profile_id = $1 order by m.decided_at, m.id"
 );
 pub(super) const ATTEMPTS_OF: &str = "select message_id, number, worker, started_at, ended_at, outcome, provider_id, detail
     from attempts where profile_id = $1 order by message_id, number";
@@ -252,6 +252,7 @@ fn message_fields(fields: &mut Fields<'_>) -> Result<MessageRow, StoreError> {
         changed_at: fields.instant("changed_at")?,
         outcomes: fields.count("outcomes")?,
         tries: fields.count("attempts")?,
+        consent: fields.next::<Option<i64>>("consent_seq")?.map(EventSeq),
         attempts: Vec::new(),
     })
 }
@@ -281,7 +282,7 @@ async fn add_attempts(messages: &mut [MessageRow], id: ProfileId, connection: &m
 pub(super) const MESSAGES: &str = concat!(
     "select ",
     message_columns!(),
-    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes, m.attempts from json_each($1) j join messages m on m.id = unhex(j.value)"
+    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes, m.attempts, m.consent_seq from json_each($1) j join messages m on m.id = unhex(j.value)"
 );
 
 pub(super) async fn messages(readers: &SqlitePool, ids: &[MessageId]) -> Result<Vec<MessageRow>, StoreError> {
@@ -299,7 +300,7 @@ pub(super) async fn messages(readers: &SqlitePool, ids: &[MessageId]) -> Result<
 pub(super) const OPEN_MESSAGES: &str = concat!(
     "select m.seq, ",
     message_columns!(),
-    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes, m.attempts from messages m
+    ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes, m.attempts, m.consent_seq from messages m
     where m.state in ('queued', 'leased') and m.seq > $1 order by m.seq limit $2"
 );
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
 use super::{
-    append as a, decisions as d, identities as i, keys as k, open as o, outbox as b, reads as r, rejects as j, rules as u, world as w,
+    append as a, decisions as d, identities as i, keys as k, open as o, outbox as b, reads as r, rejects as j, rules as u,
+    suppressions as s, world as w,
 };
 use crate::store::sqlite::SqliteStore;
 
@@ -43,6 +44,12 @@ const HOT: &[(&str, &str)] = &[
     ("INTENT", b::INTENT),
     ("RESULT_GUARDS", b::RESULT_GUARDS),
     ("RESULT", b::RESULT),
+    ("SUPPRESS", s::SUPPRESS),
+    ("NOTE_SOFT_BOUNCES", s::NOTE_SOFT_BOUNCES),
+    ("SOFT_BOUNCES", s::SOFT_BOUNCES),
+    ("LISTED", s::LISTED),
+    ("SUPPRESSIONS_OF", s::SUPPRESSIONS_OF),
+    ("LIFT", s::LIFT),
     ("MAKE_DUE", u::MAKE_DUE),
     ("NEXT_DUE", r::NEXT_DUE),
     ("AGENDA", r::AGENDA),
@@ -77,6 +84,8 @@ const OTHER: &[(&str, &str)] = &[
     ("ADD_KEY", k::ADD_KEY),
     ("REVOKE_KEY", k::REVOKE_KEY),
     ("KEYS", k::KEYS),
+    ("GIVE_KEY", o::GIVE_KEY),
+    ("KEY", o::KEY),
     ("RULE_STATES", u::RULE_STATES),
     ("PUBLISH", u::PUBLISH),
     ("CURRENT_VERSION", u::CURRENT_VERSION),
@@ -105,7 +114,7 @@ const OTHER: &[(&str, &str)] = &[
     ("COUNT_EXPOSURES", r::COUNT_EXPOSURES),
 ];
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     include_str!("append.rs"),
     include_str!("decisions.rs"),
     include_str!("identities.rs"),
@@ -115,11 +124,13 @@ const SOURCES: [&str; 10] = [
     include_str!("reads.rs"),
     include_str!("rejects.rs"),
     include_str!("rules.rs"),
+    include_str!("suppressions.rs"),
     include_str!("world.rs"),
 ];
 
 /// Tables that grow with people and their lives.
-const LARGE: [&str; 8] = ["profiles", "identities", "events", "messages", "attempts", "postings", "allocations", "exposures"];
+const LARGE: [&str; 10] =
+    ["suppressions", "soft_bounces", "profiles", "identities", "events", "messages", "attempts", "postings", "allocations", "exposures"];
 
 async fn empty_database(directory: &Path) -> SqliteConnection {
     let path = directory.join("rekindle.db");

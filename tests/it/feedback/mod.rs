@@ -1,3 +1,4 @@
 //! What the world says back: signatures, callbacks, suppression, consent.
 
+mod callbacks;
 mod signatures;

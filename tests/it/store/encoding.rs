@@ -223,11 +223,18 @@ impl Dice {
             attributes: self.list(3, |d| (d.name(), d.attribute())).into_iter().collect(),
             addresses: self.list(3, |d| (d.channel(), d.attribute())).into_iter().collect(),
             consents: self
-                .list(3, |d| ((d.name(), d.channel()), Consent { granted: d.below(2) == 0, at: d.instant(), basis: d.name() }))
+                .list(3, |d| {
+                    (
+                        (d.name(), d.channel()),
+                        Consent { granted: d.below(2) == 0, at: d.instant(), basis: d.name(), expires_at: d.maybe(Dice::instant) },
+                    )
+                })
                 .into_iter()
                 .collect(),
             suppressed: self
-                .list(2, |d| (d.channel(), Suppressed { reason: d.name(), at: d.instant(), address: d.name() }))
+                .list(2, |d| {
+                    (d.channel(), Suppressed { reason: d.name(), at: d.instant(), address: d.name(), until: d.maybe(Dice::instant) })
+                })
                 .into_iter()
                 .collect(),
             activity: Activity {
@@ -348,7 +355,10 @@ fn heavy_buyer() -> Profile {
     profile.country = Some(said(Value::text("GB")));
     profile.locale = Some(said(Value::text("en-GB")));
     profile.addresses.insert(Channel::Email, said(Value::text("customer-17850@shop.example")));
-    profile.consents.insert((Arc::from("marketing"), Channel::Email), Consent { granted: true, at: at(0), basis: Arc::from("opt_in") });
+    profile.consents.insert(
+        (Arc::from("marketing"), Channel::Email),
+        Consent { granted: true, at: at(0), basis: Arc::from("opt_in"), expires_at: None },
+    );
     for day in (0..365).step_by(3) {
         profile.orders.insert(Point { at: at(day), value: 1_999 + day * 7 });
         profile.wallet.lots.push(Lot {

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rekindle::engine::action::{Channel, ExposureRecord, MessageId, MessageState, Outcome, What};
+use rekindle::engine::action::{Channel, ExposureRecord, Message, MessageId, MessageState, Outcome, What};
 use rekindle::engine::decide::{Decision, Pause};
-use rekindle::engine::event::EventKind;
+use rekindle::engine::event::{Event, EventKind, Value};
+use rekindle::engine::profile::{Attribute, Category};
 use rekindle::engine::profile::{Hold, Slot};
 use rekindle::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use rekindle::store::{
     CLAIMS_MAX, Committed, EventSeq, Identity, IntentStep, Look, MessageResult, NewEvent, PauseScope, ProfileId, Publication,
     PublishedRule, ResultKind, Store, StoreError,
 };
+
+use rekindle::store::suppression::{Lift, Reason, SOFT_BOUNCE_UNTIL_MS, Scope, Suppress};
 
 use super::given::*;
 
@@ -76,6 +79,11 @@ macro_rules! each_exercise {
             a_merge_stops_what_waits_and_counts_what_went,
             keys_are_kept_by_hash_and_revoked_once,
             what_is_refused_is_kept_with_its_reason_and_counted,
+            promise_i3_a_suppressed_address_stops_the_intent,
+            a_suppression_forbids_what_it_speaks_of_while_it_lasts,
+            soft_bounces_close_an_address_after_three_days,
+            what_was_heard_once_is_not_heard_again,
+            a_message_keeps_the_proof_of_consent,
         }
     };
 }
@@ -847,4 +855,150 @@ pub async fn counts_and_pages_tell_the_same(h: &dyn Harness) {
     assert_eq!(events.first().map(|row| row.event.clone()), Some(event("u0", hour(1))));
     let ids: Vec<_> = claimed.iter().map(|p| message(&p.profile.key, "warn", hour(1)).id).collect();
     assert_eq!(store.messages(&ids).await.expect("read").len(), 25);
+}
+
+// ----------------------------------------------------------------------------------------------------------- addresses
+
+/// A user with an e-mail address and a message that is due at hour 2.
+async fn addressed(store: &dyn Store, user: &str, address: &str) -> (ProfileId, Message) {
+    store.append_events(vec![from_user(user, event(&format!("first-{user}"), hour(0)))]).await.expect("appended");
+    let claimed = claim_one(store, user, hour(0)).await;
+    let mut profile = claimed.profile.clone();
+    profile.addresses.insert(Channel::Email, Attribute { value: Value::text(address), at: hour(0) });
+    let message = message(user, "warn", hour(2));
+    let decision = Decision { messages: vec![message.clone()], ..decision(profile, Timestamp::FOREVER) };
+    assert_eq!(store.commit_decisions(vec![commit(&claimed, decision)]).await.expect("committed"), [Committed::Committed]);
+    (claimed.claim.profile, message)
+}
+
+fn suppress(address: &str, reason: Reason, scope: Scope) -> Suppress {
+    let (since, source, id) = (hour(1), "postmark".to_owned(), "event-1".to_owned());
+    Suppress { channel: Channel::Email, address: address.to_owned(), reason, scope, since, until: None, source, id, event: None }
+}
+
+/// Claims what is due at that hour and asks to send it; the answers, and what the person then hears.
+async fn try_to_send(store: &dyn Store, user: &str, at: Timestamp) -> (Vec<Committed>, Vec<Event>) {
+    let groups = claim_messages(store, at).await;
+    let generation = generation(store).await;
+    let intents = groups.iter().map(|group| intent(group, at, || IntentStep::Send { at })).collect();
+    let answers = store.commit_intents(generation, intents).await.expect("committed");
+    let person = store.find_profile(&user_named(user)).await.expect("read").expect("there");
+    (answers, store.profile(person).await.expect("read").expect("there").waiting)
+}
+
+pub async fn promise_i3_a_suppressed_address_stops_the_intent(h: &dyn Harness) {
+    let store = h.open().await;
+    let (person, queued) = addressed(&*store, "u", "Anna@Example.com").await;
+    // the person is imported a second time under another id, with the same address written otherwise
+    let (_, other) = addressed(&*store, "v", "anna@example.COM").await;
+    assert_eq!(store.suppress(vec![suppress("anna@example.com", Reason::Complaint, Scope::All)]).await.expect("listed"), [true]);
+    for user in ["u", "v"] {
+        let (answers, heard) = try_to_send(&*store, user, hour(2)).await;
+        assert!(answers.iter().all(|answer| *answer == Committed::Conflict), "{answers:?}");
+        let [fact] = heard.as_slice() else { panic!("one fact: {heard:?}") };
+        assert_eq!((&*fact.name, fact.text_property("reason"), fact.occurred_at), ("suppressed", Some("complaint"), hour(2)));
+    }
+    let rows = store.messages(&[queued.id, other.id]).await.expect("read");
+    assert!(rows.iter().all(|row| row.state == MessageState::Queued && row.attempts.is_empty()), "nothing went");
+    assert_eq!(store.profile(person).await.expect("read").expect("there").due_at, hour(2), "looked at before anything else happens");
+    assert!(claim_messages(&*store, hour(2)).await.is_empty(), "facts come before messages");
+    h.close(store).await;
+    let store = h.open().await;
+    let found = store.suppressions(Channel::Email, " ANNA@example.com").await.expect("read");
+    assert_eq!(
+        found.iter().map(|entry| (entry.reason, entry.scope, entry.until)).collect::<Vec<_>>(),
+        [(Reason::Complaint, Scope::All, None)]
+    );
+    assert!(store.suppressions(Channel::Sms, "anna@example.com").await.expect("read").is_empty(), "a channel of its own");
+}
+
+pub async fn a_suppression_forbids_what_it_speaks_of_while_it_lasts(h: &dyn Harness) {
+    for (n, (word, at, stops)) in [
+        (suppress("a@example.com", Reason::Unsubscribe, Scope::Only(Category::Marketing)), hour(2), Some("unsubscribed")),
+        (suppress("a@example.com", Reason::Unsubscribe, Scope::Only(Category::Service)), hour(2), None),
+        (Suppress { until: Some(hour(2)), ..suppress("a@example.com", Reason::Manual, Scope::All) }, hour(2), None),
+        (Suppress { until: Some(hour(3)), ..suppress("a@example.com", Reason::Manual, Scope::All) }, hour(2), Some("suppressed")),
+        (suppress("b@example.com", Reason::HardBounce, Scope::All), hour(2), None),
+        (Suppress { channel: Channel::Sms, ..suppress("a@example.com", Reason::HardBounce, Scope::All) }, hour(2), None),
+        (suppress("a@example.com", Reason::SoftBounce, Scope::All), hour(2), None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let store = h.open().await;
+        let user = format!("u{n}");
+        addressed(&*store, &user, "a@example.com").await;
+        store.suppress(vec![word.clone()]).await.expect("listed");
+        let (answers, heard) = try_to_send(&*store, &user, at).await;
+        let expected = if stops.is_some() { Committed::Conflict } else { Committed::Committed };
+        assert_eq!(answers, [expected], "{word:?}");
+        assert_eq!(heard.first().map(|event| &*event.name), stops, "{word:?}");
+        let lift = Lift { channel: word.channel, address: word.address, reason: None, scope: None, event: None };
+        store.lift(lift).await.expect("lifted");
+        h.close(store).await;
+    }
+}
+
+pub async fn soft_bounces_close_an_address_after_three_days(h: &dyn Harness) {
+    let store = h.open().await;
+    let bounce = |day: i64, id: &str| {
+        let since = hour(24 * day);
+        Suppress { since, id: id.to_owned(), ..suppress("a@example.com", Reason::SoftBounce, Scope::All) }
+    };
+    for (word, closed) in [(bounce(0, "1"), false), (bounce(0, "1"), false), (bounce(1, "2"), false), (bounce(1, "3"), false)] {
+        store.suppress(vec![word]).await.expect("noted");
+        assert_eq!(!store.suppressions(Channel::Email, "a@example.com").await.expect("read").is_empty(), closed);
+    }
+    store.suppress(vec![bounce(5, "4")]).await.expect("noted");
+    let found = store.suppressions(Channel::Email, "a@example.com").await.expect("read");
+    let until = found.first().and_then(|entry| entry.until);
+    assert_eq!(until, Some(hour(24 * 5).plus_ms(SOFT_BOUNCE_UNTIL_MS)), "for a while");
+}
+
+pub async fn what_was_heard_once_is_not_heard_again(h: &dyn Harness) {
+    let store = h.open().await;
+    let person = settled(&*store, "u", Timestamp::FOREVER).await;
+    let mut fact = message_event(MessageId(1), Outcome::Delivered, hour(3));
+    fact.name = Arc::from("unsubscribed");
+    let word = || {
+        let word = suppress("a@example.com", Reason::Unsubscribe, Scope::Only(Category::Marketing));
+        Suppress { event: Some((person, fact.clone())), ..word }
+    };
+    assert_eq!(store.suppress(vec![word(), word()]).await.expect("listed"), [true, false]);
+    let lift =
+        Lift { channel: Channel::Email, address: "A@example.com".into(), reason: Some(Reason::Unsubscribe), scope: None, event: None };
+    assert_eq!(store.lift(lift.clone()).await.expect("lifted"), 1);
+    assert_eq!(store.suppress(vec![word()]).await.expect("listed"), [false], "an old call played again takes nothing back");
+    assert!(store.suppressions(Channel::Email, "a@example.com").await.expect("read").is_empty());
+    assert_eq!(store.lift(lift).await.expect("lifted"), 0);
+    let stored = store.profile(person).await.expect("read").expect("there");
+    assert_eq!((stored.waiting.len(), stored.due_at), (1, hour(3)));
+}
+
+pub async fn a_message_keeps_the_proof_of_consent(h: &dyn Harness) {
+    let store = h.open().await;
+    let consent = |id: &str, at: Timestamp, channel: &str, granted: bool| {
+        let mut event = event(id, at);
+        event.kind = EventKind::Consent;
+        event.properties = serde_json::json!({ "purpose": "marketing", "channel": channel, "granted": granted, "text_version": "v7" })
+            .as_object()
+            .cloned()
+            .expect("an object");
+        from_user("u", event)
+    };
+    let given = [("a", "email", true), ("b", "all", true), ("c", "sms", true), ("d", "email", false)];
+    let events = given.iter().enumerate().map(|(n, (id, channel, granted))| {
+        let at = hour(0).plus_ms(-1000 + n as i64);
+        let mut new = consent(id, at, channel, *granted);
+        new.event.received_at = hour(0);
+        new
+    });
+    store.append_events(events.collect()).await.expect("appended");
+    let (_, queued) = addressed(&*store, "u", "a@example.com").await;
+    let groups = sending(&*store, hour(2)).await;
+    assert_eq!(groups.len(), 1);
+    let rows = store.messages(&[queued.id]).await.expect("read");
+    let proof = rows.first().and_then(|row| row.consent).expect("a proof");
+    let records = store.events(EventSeq(proof.0 - 1), 1).await.expect("read");
+    assert_eq!(records.first().map(|row| &*row.event.id), Some("b"), "the latest yes for that channel");
 }

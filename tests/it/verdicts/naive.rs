@@ -6,7 +6,7 @@ use std::rc::Rc;
 use jiff::civil::Date;
 use rekindle::engine::action::Channel;
 use rekindle::engine::event::Value;
-use rekindle::engine::profile::{Profile, Series};
+use rekindle::engine::profile::{Consent, Profile, Series};
 use rekindle::engine::rule::AggregateFunction;
 use rekindle::engine::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp, Zone};
 
@@ -360,11 +360,15 @@ fn flag(rng: &mut Rng, sight: &Sight<'_>) -> Formula {
             matches!(attribute(s, "plan", None), Some(Value::Text(plan)) if &**plan == "pro") && ["DE", "BR"].contains(&s.profile.country())
         }),
         15 => said("reachable == reachable('sms')", &["consents", "country"], |s| {
-            let addressed = |channel| s.profile.addresses.contains_key(&channel) && !s.profile.suppressed.contains_key(&channel);
-            let agreed = s.profile.consents.iter().any(|((_, channel), c)| *channel == Channel::Sms && c.granted && &*c.basis == "opt_in");
+            let closed = |channel| s.profile.suppressed.get(&channel).is_some_and(|entry| entry.until.is_none_or(|at| s.now < at));
+            let addressed = |channel| s.profile.addresses.contains_key(&channel) && !closed(channel);
+            let holds = |c: &Consent| c.granted && c.expires_at.is_none_or(|at| s.now < at);
+            let agreed = s.profile.consents.iter().any(|((_, channel), c)| *channel == Channel::Sms && holds(c) && &*c.basis == "opt_in");
             (agreed && addressed(Channel::Sms)) == addressed(Channel::Sms)
         }),
-        16 => said("consent('marketing', 'sms')", &["consents"], |s| s.profile.consents.values().any(|c| c.granted)),
+        16 => said("consent('marketing', 'sms')", &["consents"], |s| {
+            s.profile.consents.values().any(|c| c.granted && c.expires_at.is_none_or(|at| s.now < at))
+        }),
         _ => said("老客户", &["orders", "activity"], |s| {
             seen(&s.profile.orders, Some(90), s.now).len() >= 2 && counted_units(silent_since(s.profile), DAY_MS, s.now) < 20
         }),

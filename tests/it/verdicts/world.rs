@@ -320,7 +320,12 @@ fn belongings(rng: &mut Rng, profile: &mut Profile, now: Timestamp) {
     }
     if rng.chance(50) {
         let granted = rng.chance(70);
-        let record = Consent { granted, at: now, basis: Name::from(*rng.pick(&["opt_in", "soft_opt_in"])) };
+        let record = Consent {
+            granted,
+            at: now,
+            basis: Name::from(*rng.pick(&["opt_in", "soft_opt_in"])),
+            expires_at: rng.chance(50).then(|| soon(rng, now)),
+        };
         profile.consents.insert(("marketing".into(), Channel::Sms), record);
     }
     for channel in [Channel::Sms, Channel::Email] {
@@ -328,7 +333,10 @@ fn belongings(rng: &mut Rng, profile: &mut Profile, now: Timestamp) {
             profile.addresses.insert(channel, Attribute { value: Value::text("somewhere"), at: now });
         }
         if rng.chance(15) {
-            profile.suppressed.insert(channel, Suppressed { reason: "manual".into(), at: now, address: "somewhere".into() });
+            profile.suppressed.insert(
+                channel,
+                Suppressed { reason: "manual".into(), at: now, address: "somewhere".into(), until: rng.chance(50).then(|| soon(rng, now)) },
+            );
         }
     }
 }

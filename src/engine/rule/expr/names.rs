@@ -539,7 +539,7 @@ fn moves_by_clock(source: &Source) -> bool {
         Source::Orders(window) | Source::Spend(window) => window.is_some(),
         Source::Feature(slot) => slot.window_ms.is_some(),
         Source::Attribute(slot) => slot.max_age_ms.is_some(),
-        Source::Event(_) | Source::Consent(..) | Source::Reachable(_) | Source::InHoldout => false,
+        Source::Event(_) | Source::InHoldout => false,
         Source::TicketsOpen | Source::DisputeOpen | Source::TierKeepGap => false,
         Source::Running(_) | Source::Done(_) | Source::RunNumber => false,
         _ => true,
