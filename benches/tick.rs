@@ -63,6 +63,7 @@ async fn measure(size: i64, rules: Arc<RuleVersions>, state: &[u8]) -> (Vec<f64>
     let path = directory.path().join("tick.db");
     let store = SqliteStore::open(&path, "bench").await.expect("a database");
     store.publish_rules(publication(&rules.snapshot().rules)).await.expect("published");
+    store.finish_first_looks().await.expect("nobody there yet");
     store.close().await;
     let mut connection = connect(&path).await;
     sqlx::query(SEED).bind(size).bind(NOW_MS + 30 * DAY_MS).bind(state).execute(&mut connection).await.expect("profiles");
@@ -88,6 +89,8 @@ fn publication(set: &RuleSet) -> Publication {
         texts: Vec::new(),
         rules: set.rules.iter().map(Into::into).collect(),
         spread_ms: 0,
+        files: None,
+        is_rollback: false,
     }
 }
 

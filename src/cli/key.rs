@@ -116,8 +116,8 @@ async fn list(args: List) -> anyhow::Result<ExitCode> {
 
 /// Keys are made before anything else exists: a database that is not there yet is made.
 async fn ask(operator: &operator::Args, request: Request) -> anyhow::Result<Reply> {
-    let (path, environment) = operator.place()?;
-    let store = match SqliteStore::open(&path, &environment).await {
+    let (path, settings) = operator.place()?;
+    let store = match SqliteStore::open(&path, &settings.environment).await {
         Ok(store) => store,
         Err(StoreError::Locked { .. }) => return control::ask(&path, &request).await,
         Err(error) => return Err(error.into()),

@@ -12,11 +12,13 @@ mod operator;
 mod pause;
 mod rejects;
 mod release;
+mod reload;
 mod resume;
+mod rollback;
 mod send_test;
 mod serve;
 mod simulate;
-pub mod test;
+mod test;
 mod timeline;
 
 use std::process;
@@ -48,6 +50,8 @@ pub enum Command {
     Pause(pause::Args),
     Resume(resume::Args),
     Release(release::Args),
+    Reload(reload::Args),
+    Rollback(rollback::Args),
     SendTest(send_test::Args),
 }
 
@@ -128,6 +132,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pause(args) => pause::run(args).await,
         Command::Resume(args) => resume::run(args).await,
         Command::Release(args) => release::run(args).await,
+        Command::Reload(args) => reload::run(args).await,
+        Command::Rollback(args) => rollback::run(args).await,
         Command::SendTest(args) => send_test::run(args).await,
     }
 }

@@ -18,6 +18,7 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::versions::RuleVersions;
+use crate::versions::publisher::Publisher;
 
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
@@ -42,33 +43,37 @@ fn user() -> String {
 }
 
 impl Args {
-    /// Where the database is or is to be (as named, else that of the settings, else the demo's), and the environment of a new one.
-    pub fn place(&self) -> anyhow::Result<(PathBuf, String)> {
+    /// Where the database is or is to be (as named, else that of the settings, else the demo's), and the settings.
+    pub fn place(&self) -> anyhow::Result<(PathBuf, Settings)> {
         let settings = Settings::load(self.config.as_deref())?;
         let path = match (&self.db, &self.dir) {
             (Some(db), _) => db.clone(),
             (None, Some(dir)) => dir.join(database::FILE),
             (None, None) => {
-                let path = settings.database.path;
+                let path = settings.database.path.clone();
                 let demo = PathBuf::from("rekindle-demo").join(database::FILE);
                 if self.config.is_none() && !path.is_file() && demo.is_file() { demo } else { path }
             }
         };
-        Ok((path, settings.environment))
+        Ok((path, settings))
     }
 
     /// The database, which must be there.
     pub fn path(&self) -> anyhow::Result<PathBuf> {
-        let (path, _) = self.place()?;
+        Ok(self.existing()?.0)
+    }
+
+    fn existing(&self) -> anyhow::Result<(PathBuf, Settings)> {
+        let (path, settings) = self.place()?;
         if !path.is_file() {
             bail!("there is no database `{}`: name it with --config, --dir or --db", path.display());
         }
-        Ok(path)
+        Ok((path, settings))
     }
 
     /// Has a command carried out.
     pub async fn ask(&self, request: Request) -> anyhow::Result<Reply> {
-        let path = self.path()?;
+        let (path, settings) = self.existing()?;
         let store = match SqliteStore::open(&path, "").await {
             Ok(store) => store,
             Err(StoreError::Locked { .. }) => return control::ask(&path, &request).await,
@@ -78,12 +83,16 @@ impl Args {
         let texts = store.texts_of(version).await?.with_context(|| format!("the texts of rule set {version:016x} are not on record"))?;
         let book = Rulebook::of_texts(texts);
         let rules = book.set().with_context(|| format!("the live rules are not understood\n\n{}", book.render_errors()))?;
+        let (shared, clock, telemetry) = (Arc::new(store.clone()), Arc::new(SystemClock), Arc::new(Telemetry::default()));
+        let rules = Arc::new(RuleVersions::new(rules, book.templates()));
+        let publisher = Publisher::new(shared.clone(), settings.rules.directory, clock.clone(), telemetry.clone(), None);
         let console = Console {
-            store: Arc::new(store.clone()),
-            clock: Arc::new(SystemClock),
-            rules: Arc::new(RuleVersions::new(rules, book.templates())),
+            store: shared,
+            clock,
+            publisher: Arc::new(publisher.with_rules(rules.clone())),
+            rules,
             channels: Channels::default(),
-            telemetry: Arc::new(Telemetry::default()),
+            telemetry,
             wake: Arc::new(Notify::new()),
         };
         let reply = control::handle(&console, request).await?;

@@ -22,6 +22,9 @@ pub struct Args {
     /// Services that this process runs [default: all of them]
     #[arg(long = "role", value_name = "ROLE", value_enum)]
     pub roles: Vec<Role>,
+    /// Who stands beside rules that change on disk [default: the owner of the files]
+    #[arg(long, value_name = "NAME", env = "REKINDLE_BY")]
+    pub by: Option<String>,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -38,6 +41,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles };
-    serve::run(settings, &roles, stop).await?;
+    serve::run(settings, &roles, args.by, stop).await?;
     Ok(ExitCode::Fine)
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{ExitCode, Format};
 use crate::engine::rule::diagnostic::Diagnostic;
 use crate::rulebook::Rulebook;
-use crate::simulate::{expect, testfile};
+use crate::rulebook::rule_tests::{Outcome, run_tests};
 
 /// Run the rule tests: given people and events, does each rule do what its test expects?
 ///
@@ -26,30 +26,6 @@ pub struct Args {
     pub format: Format,
 }
 
-/// What became of one test.
-#[derive(Debug)]
-pub struct Tested {
-    pub name: String,
-    pub file: String,
-    pub line: u32,
-    /// Empty: it passed.
-    pub failures: Vec<Diagnostic>,
-}
-
-/// What became of all tests of a directory.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    pub tests: Vec<Tested>,
-    /// Tests that cannot be read, or rules with errors.
-    pub errors: Vec<Diagnostic>,
-}
-
-impl Outcome {
-    pub fn failed(&self) -> usize {
-        self.tests.iter().filter(|test| !test.failures.is_empty()).count()
-    }
-}
-
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let book = Rulebook::open(&args.dir)?;
     let outcome = run_tests(&book, args.run.as_deref());
@@ -57,28 +33,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Format::Text => print_text(&book, &args.dir, &outcome),
         Format::Json => println!("{}", serde_json::to_string_pretty(&as_json(&outcome)).context("the outcome cannot be written as JSON")?),
     }
-    Ok(if outcome.errors.is_empty() && outcome.failed() == 0 { ExitCode::Fine } else { ExitCode::Finding })
-}
-
-/// Runs the tests of a rulebook that match a filter.
-pub fn run_tests(book: &Rulebook, filter: Option<&str>) -> Outcome {
-    let mut outcome = Outcome { tests: Vec::new(), errors: book.errors() };
-    let Some(set) = book.set() else { return outcome };
-    for section in book.tests() {
-        let (tests, findings) = testfile::read(section, &set);
-        outcome.errors.extend(findings);
-        for test in tests {
-            let matches = |filter: &str| test.name.contains(filter) || test.rules.iter().any(|rule| rule.contains(filter));
-            if !filter.is_none_or(matches) {
-                continue;
-            }
-            // each test leaves only its own rules in force, so each gets a set of its own
-            let Some(own) = book.compile() else { continue };
-            let failures = expect::run(&test, own);
-            outcome.tests.push(Tested { name: test.name, file: test.place.file.to_string(), line: test.place.line, failures });
-        }
-    }
-    outcome
+    Ok(if outcome.is_fine() { ExitCode::Fine } else { ExitCode::Finding })
 }
 
 fn print_text(book: &Rulebook, dir: &Path, outcome: &Outcome) {

@@ -15,7 +15,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::pauses::{EVERYBODY_SPREAD_MS, Survey, all_in_force, in_force, resume, survey};
-use super::{Console, keys, sample};
+use super::{Console, keys, publications, sample};
 use crate::engine::action::Channel as Kind;
 use crate::engine::decide::{Pause, World};
 use crate::engine::profile::Name;
@@ -49,6 +49,19 @@ pub enum Request {
     /// Lets a rule go on that its brake holds.
     Release {
         rule: String,
+        by: String,
+    },
+    /// Which rule sets went live, by whom and why.
+    Publications,
+    /// Back to a rule set; none: the one before.
+    Rollback {
+        version: Option<String>,
+        reason: String,
+        by: String,
+    },
+    /// Takes the rules on disk now.
+    Reload {
+        reason: Option<String>,
         by: String,
     },
     /// One message as for somebody, to an address of one's own.
@@ -143,6 +156,9 @@ pub async fn handle(console: &Console, request: Request) -> Result<Reply, StoreE
             Err(why) => Ok(Reply::refused(why)),
         },
         Request::Release { rule, by } => release(console, &rule, &by).await,
+        Request::Publications => publications::list(console).await,
+        Request::Rollback { version, reason, by } => publications::roll_back(console, version.as_deref(), by, reason).await,
+        Request::Reload { reason, by } => publications::reload(console, by, reason).await,
         Request::SendTest { rule, step, channel, user, to } => {
             send_test(console, &rule, step.as_deref(), channel.as_deref(), &user, &to).await
         }

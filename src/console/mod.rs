@@ -4,6 +4,7 @@
 pub mod control;
 pub mod keys;
 pub mod pauses;
+pub mod publications;
 pub mod sample;
 
 use std::sync::Arc;
@@ -22,19 +23,22 @@ use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
 use crate::versions::RuleVersions;
+use crate::versions::publisher::Publisher;
 
 /// What the console works with.
 pub struct Console {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     pub rules: Arc<RuleVersions>,
+    pub publisher: Arc<Publisher>,
     pub channels: Channels,
     pub telemetry: Arc<Telemetry>,
     /// Told when somebody may be due because of a command.
     pub wake: Arc<Notify>,
 }
 
-/// `GET /healthz`: the process answers. `GET /readyz`: every part is well, else 503 with reasons. `GET /metrics`: the figures.
+/// `GET /healthz`: the process answers. `GET /readyz`: every part is well, else 503 with reasons; notes tell what works and should be
+/// known all the same. `GET /metrics`: the figures.
 pub fn router(console: Arc<Console>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
@@ -54,6 +58,10 @@ async fn ready(State(console): State<Arc<Console>>) -> Response {
     let mut answer = Map::new();
     answer.insert("ready".into(), is_ready.into());
     answer.insert("parts".into(), Value::Object(parts.collect()));
+    let notes = console.telemetry.vitals.notes();
+    if !notes.is_empty() {
+        answer.insert("notes".into(), Value::Object(notes.into_iter().map(|(part, note)| (part.to_owned(), note.into())).collect()));
+    }
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(answer)).into_response()
 }

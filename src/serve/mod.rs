@@ -8,11 +8,12 @@
 
 pub mod api;
 mod http;
+mod reload;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -28,13 +29,13 @@ use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::evaluate::{self, Evaluator};
 use crate::ingest;
-use crate::rulebook::Rulebook;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
 use crate::versions::RuleVersions;
+use crate::versions::publisher::Publisher;
 
 /// Which services this process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -53,12 +54,12 @@ impl Role {
     pub const ALL: [Role; 4] = [Role::Ingest, Role::Evaluate, Role::Dispatch, Role::Feedback];
 }
 
-/// Runs the daemon until `stop` resolves.
+/// Runs the daemon until `stop` resolves. `by`: who stands beside rules that change on disk; none: the owner of the files.
 ///
 /// # Errors
 /// It cannot start: the database cannot be opened, the address is taken, there are no rules to go by.
-pub async fn run(settings: Settings, roles: &[Role], stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let daemon = Daemon::start(settings).await?;
+pub async fn run(settings: Settings, roles: &[Role], by: Option<String>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let daemon = Daemon::start(settings, by).await?;
     let listener = TcpListener::bind(&daemon.settings.http.listen)
         .await
         .with_context(|| format!("cannot listen on `{}` (http.listen)", daemon.settings.http.listen))?;
@@ -70,6 +71,7 @@ pub async fn run(settings: Settings, roles: &[Role], stop: impl Future<Output = 
 struct Daemon {
     settings: Settings,
     store: SqliteStore,
+    publisher: Arc<Publisher>,
     rules: Arc<RuleVersions>,
     channels: Channels,
     /// Messages that are written to files instead of sent, if any channel does so.
@@ -79,8 +81,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(settings: Settings) -> anyhow::Result<Daemon> {
-        let book = Rulebook::open(&settings.rules.directory)?;
+    async fn start(settings: Settings, by: Option<String>) -> anyhow::Result<Daemon> {
         let options = Options {
             recent_ids_max: settings.database.recent_event_ids,
             readers: settings.database.readers,
@@ -89,15 +90,19 @@ impl Daemon {
         let store = SqliteStore::open_with(options).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let telemetry = Arc::new(Telemetry::default());
-        let rules = rules_to_go_by(&store, &book, clock.as_ref(), &telemetry).await?;
-        let (channels, recording) = channels(&settings, &store, &rules, clock.now()).await?;
-        Ok(Daemon { settings, store, rules, channels, recording, clock, telemetry })
+        let directory = settings.rules.directory.clone();
+        let mut publisher = Publisher::new(Arc::new(store.clone()), directory, clock.clone(), telemetry.clone(), by);
+        let rules = publisher.start().await?;
+        telemetry.vitals.well(Part::Rules);
+        let publisher = Arc::new(publisher);
+        let (channels, recording) = channels(&settings, &store, &rules, &telemetry, clock.now()).await?;
+        Ok(Daemon { settings, store, publisher, rules, channels, recording, clock, telemetry })
     }
 
     async fn run(self, listener: TcpListener, roles: &[Role], stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let (stopping, shutdown) = watch::channel(false);
         let drain = Duration::from_secs(self.settings.serve.drain_seconds);
-        let (evaluate_wake, dispatch_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (evaluate_wake, dispatch_wake) = (self.publisher.wake.clone(), Arc::new(Notify::new()));
         let store: Arc<dyn Store> = Arc::new(self.store.clone());
         let worker = Name::from(format!("{}-{}", self.settings.environment, std::process::id()));
         let mut tasks = JoinSet::new();
@@ -124,10 +129,16 @@ impl Daemon {
             let (store, clock, wake, shutdown) = (store.clone(), self.clock.clone(), evaluate_wake.clone(), shutdown.clone());
             tasks.spawn(async move { play_receipts(&recording, store.as_ref(), clock.as_ref(), &wake, shutdown).await });
         }
+        tasks.spawn({
+            let (publisher, directory) = (self.publisher.clone(), self.settings.rules.directory.clone());
+            let shutdown = shutdown.clone();
+            async move { reload::run(&publisher, &directory, shutdown).await }
+        });
         let console = Arc::new(Console {
             store: store.clone(),
             clock: self.clock.clone(),
             rules: self.rules.clone(),
+            publisher: self.publisher,
             channels: self.channels,
             telemetry: self.telemetry.clone(),
             wake: evaluate_wake.clone(),
@@ -177,41 +188,12 @@ async fn ended(tasks: &mut JoinSet<()>) {
     }
 }
 
-/// Publishes the rules on disk if they are new; if they have errors, those that are live in the database stand.
-async fn rules_to_go_by(
-    store: &SqliteStore,
-    book: &Rulebook,
-    clock: &dyn Clock,
-    telemetry: &Telemetry,
-) -> anyhow::Result<Arc<RuleVersions>> {
-    let live = store.current_version().await?;
-    let Some(rules) = book.set() else {
-        let Some(version) = live else {
-            bail!("the rules have errors, and the database has none to go by\n\n{}", book.render_errors());
-        };
-        let texts = store.texts_of(version).await?.with_context(|| format!("the texts of rule set {version:016x} are not on record"))?;
-        let stored = Rulebook::of_texts(texts);
-        let rules = stored.set().with_context(|| {
-            format!("the rules on disk have errors, and the live ones are not understood any more\n\n{}", stored.render_errors())
-        })?;
-        tracing::error!(rules.version = %format_args!("{version:016x}"), "the rules on disk have errors: the set that is live stays\n{}", book.render_errors());
-        telemetry.metrics.reload_failed.set(1);
-        return Ok(Arc::new(RuleVersions::new(rules, stored.templates())));
-    };
-    if live != Some(rules.version) {
-        let published = store.publish_rules(book.publication(&rules, clock.now(), "serve", "found on disk at the start")).await?;
-        telemetry.metrics.reloads.inc();
-        tracing::info!(rules.version = %format_args!("{:016x}", rules.version), rules.count = rules.rules.len(), made_due_count = published.made_due, "rules went live");
-    }
-    telemetry.vitals.well(Part::Rules);
-    Ok(Arc::new(RuleVersions::new(rules, book.templates())))
-}
-
 /// The ways out. A database that belongs to another environment writes to files whatever the policy says.
 async fn channels(
     settings: &Settings,
     store: &SqliteStore,
     rules: &RuleVersions,
+    telemetry: &Telemetry,
     now: Timestamp,
 ) -> anyhow::Result<(Channels, Option<Arc<Recording>>)> {
     let belongs_to = store.environment().await?;
@@ -221,6 +203,9 @@ async fn channels(
             settings.environment,
             settings.recording.directory.display()
         );
+        let note =
+            format!("this database belongs to `{belongs_to}` and is open as `{}`: messages are recorded, not sent", settings.environment);
+        telemetry.vitals.note(Part::Environment, Some(note));
         let recording = open_recording(settings, now)?;
         let all = Kind::ALL.into_iter().map(|kind| (kind, recording.clone() as Arc<dyn Channel>)).collect();
         return Ok((Channels::fixed(all), Some(recording)));

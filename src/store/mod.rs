@@ -415,6 +415,9 @@ pub struct Publication {
     pub rules: Vec<PublishedRule>,
     /// Where a `when` is new or changed everybody is looked at once, spread evenly over so many milliseconds (0: at once).
     pub spread_ms: i64,
+    /// Fingerprint of the files on disk: those that go live, or those that a rollback sets aside until they change.
+    pub files: Option<u64>,
+    pub is_rollback: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -438,8 +441,30 @@ pub struct Published {
     /// Text changed, `when` not.
     pub changed: Vec<Name>,
     pub removed: Vec<Name>,
-    /// Profiles made due for their first look.
-    pub made_due: u64,
+}
+
+/// A publication on record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicationRow {
+    pub version: u64,
+    pub at: Timestamp,
+    pub by: String,
+    pub why: String,
+    /// See [`Publication::files`].
+    pub files: Option<u64>,
+    pub is_rollback: bool,
+    /// What became of which rule: `went live`, `` `when` changed ``, `changed`, `removed`.
+    pub changes: Vec<(String, Name)>,
+}
+
+/// Rule files that were refused: what was live before stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRules {
+    /// Their fingerprint.
+    pub files: u64,
+    pub at: Timestamp,
+    /// Everything that is wrong with them, for people.
+    pub because: String,
 }
 
 /// What a pause is about.
@@ -726,11 +751,31 @@ pub trait Store: Send + Sync {
 
     // -- rules and operators
 
-    /// Puts a rule set live; whoever must have a first look becomes due.
+    /// Puts a rule set live, on record. Who publishes then takes it into use, and calls [`Store::finish_first_looks`] last: a look by
+    /// the rules of before would use somebody's first look up.
     async fn publish_rules(&self, publication: Publication) -> Result<Published, StoreError>;
+
+    /// Makes due whoever must have a first look at what was published; how many. Opening a database does it too, so that a crash
+    /// between the two calls loses nobody.
+    async fn finish_first_looks(&self) -> Result<u64, StoreError>;
 
     /// The version live now, if any.
     async fn current_version(&self) -> Result<Option<u64>, StoreError>;
+
+    /// What went live, the latest first: the first one is live now.
+    async fn publications(&self, limit: usize) -> Result<Vec<PublicationRow>, StoreError>;
+
+    /// Says anew by whom and why the live set was put live.
+    async fn explain_publication(&self, by: &str, why: &str) -> Result<(), StoreError>;
+
+    /// The files on disk, with this fingerprint, mean what is live; nothing is refused any more.
+    async fn agree_with_files(&self, files: u64) -> Result<(), StoreError>;
+
+    /// Notes that the files on disk were refused, until others are published or agreed with.
+    async fn refuse_rules(&self, refused: RefusedRules) -> Result<(), StoreError>;
+
+    /// The files that were refused at the latest look, if they were.
+    async fn refused_rules(&self) -> Result<Option<RefusedRules>, StoreError>;
 
     /// The texts of a version, by path; none if it was never live here.
     async fn texts_of(&self, version: u64) -> Result<Option<Vec<(String, String)>>, StoreError>;

@@ -10,6 +10,8 @@ pub enum Part {
     Evaluate,
     Dispatch,
     Store,
+    /// Which environment the database belongs to; never ill, it only has notes.
+    Environment,
     /// The process as a whole: ill while it shuts down, so that a load balancer turns away first.
     Process,
 }
@@ -21,6 +23,7 @@ impl Part {
             Part::Evaluate => "evaluate",
             Part::Dispatch => "dispatch",
             Part::Store => "store",
+            Part::Environment => "environment",
             Part::Process => "process",
         }
     }
@@ -28,7 +31,10 @@ impl Part {
 
 /// See the module's documentation. A part that has never reported is not there: roles that do not run say nothing.
 #[derive(Debug, Default)]
-pub struct Vitals(Mutex<BTreeMap<Part, Result<(), String>>>);
+pub struct Vitals {
+    states: Mutex<BTreeMap<Part, Result<(), String>>>,
+    notes: Mutex<BTreeMap<Part, String>>,
+}
 
 impl Vitals {
     pub fn well(&self, part: Part) {
@@ -41,12 +47,26 @@ impl Vitals {
     }
 
     fn set(&self, part: Part, state: Result<(), String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part, state);
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).insert(part, state);
+    }
+
+    /// Something that people should know although the part works; `None`: no more.
+    pub fn note(&self, part: Part, note: Option<String>) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        match note {
+            Some(note) => drop(notes.insert(part, note)),
+            None => drop(notes.remove(&part)),
+        }
+    }
+
+    pub fn notes(&self) -> Vec<(&'static str, String)> {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.iter().map(|(part, note)| (part.name(), note.clone())).collect()
     }
 
     /// Every part that has reported, with the reason if it is not well.
     pub fn report(&self) -> Vec<(&'static str, Result<(), String>)> {
-        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         parts.iter().map(|(part, state)| (part.name(), state.clone())).collect()
     }
 }

@@ -12,6 +12,7 @@ mod mail;
 mod messages;
 mod pack;
 mod people;
+mod reload;
 mod rule_tests;
 mod rules;
 mod sdk;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use rekindle::cli::test::run_tests;
 use rekindle::rulebook::Rulebook;
+use rekindle::rulebook::rule_tests::run_tests;
 
 /// Runs the tests of a directory of the project; all must pass, and there must be at least so many.
 fn pass(dir: &str, at_least: usize) {

@@ -17,6 +17,7 @@ use rekindle::console::{self, Console};
 use rekindle::engine::event::{Event, EventKind};
 use rekindle::serve::api;
 use rekindle::store::{Identity, Store};
+use rekindle::versions::publisher::Publisher;
 use tokio::sync::Notify;
 
 use super::http::Door;
@@ -110,10 +111,13 @@ async fn expect_everything_once(door: &Door, sdk: &str) {
 async fn the_description_of_the_endpoints_holds() {
     let Some(directory) = installed() else { return };
     let door = Door::open().await;
+    let (store, clock, telemetry) = (Arc::new(door.store.clone()), door.clock.clone(), door.telemetry.clone());
+    let publisher = Publisher::new(store.clone(), "rules".into(), clock, telemetry, None).with_rules(door.rules.clone());
     let console = Console {
-        store: Arc::new(door.store.clone()),
+        store,
         clock: door.clock.clone(),
         rules: door.rules.clone(),
+        publisher: Arc::new(publisher),
         channels: Channels::default(),
         telemetry: door.telemetry.clone(),
         wake: Arc::new(Notify::new()),

@@ -27,6 +27,7 @@ use rekindle::store::{
 };
 use rekindle::telemetry::Telemetry;
 use rekindle::versions::RuleVersions;
+use rekindle::versions::publisher::Publisher;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 
@@ -146,8 +147,11 @@ impl Shop {
             rules: rules.collect(),
             texts,
             spread_ms: 0,
+            files: None,
+            is_rollback: false,
         };
         store.publish_rules(publication).await.expect("a first publication");
+        store.finish_first_looks().await.expect("first looks");
         let rules = Arc::new(RuleVersions::new(set, book.templates()));
         Shop { directory, store: Arc::new(store), rules, sms: Arc::new(sms), email: Arc::default() }
     }
@@ -654,12 +658,15 @@ async fn a_pause_holds_a_queued_message_with_its_slot_and_lets_it_go_after() {
 
 impl Shop {
     fn console(&self, now: Timestamp) -> Console {
+        let (clock, telemetry) = (Arc::new(VirtualClock::at(now)), Arc::<Telemetry>::default());
+        let publisher = Publisher::new(self.store.clone(), self.directory.path().to_owned(), clock.clone(), telemetry.clone(), None);
         Console {
             store: self.store.clone(),
-            clock: Arc::new(VirtualClock::at(now)),
+            clock,
             rules: self.rules.clone(),
+            publisher: Arc::new(publisher.with_rules(self.rules.clone())),
             channels: self.dispatcher().channels,
-            telemetry: Arc::default(),
+            telemetry,
             wake: Arc::default(),
         }
     }

@@ -393,8 +393,11 @@ async fn publish(store: &SqliteStore, book: &Rulebook, rules: &RuleSet, at: Time
         texts,
         rules: rules.rules.iter().map(Into::into).collect(),
         spread_ms: 0,
+        files: None,
+        is_rollback: false,
     };
     store.publish_rules(publication).await?;
+    store.finish_first_looks().await?;
     Ok(())
 }
 

@@ -47,7 +47,7 @@ pub struct Args {
 pub struct Finding {
     /// The person's key; empty for what concerns everybody.
     pub user: Name,
-    /// What was compared: `facts`, `identities`, `consents`, `ledger`, `caps`, `runs`, `exposures`, `messages`, `due`, `sums`; `row`:
+    /// What was compared: `facts`, `identities`, `consents`, `ledger`, `caps`, `runs`, `exposures`, `messages`, `due`, `sums`, `rules`; `row`:
     /// it cannot be read at all.
     pub what: &'static str,
     pub detail: String,
@@ -63,6 +63,8 @@ pub struct Report {
     /// No rules have gone live here: only facts could be checked.
     pub without_rules: bool,
     pub findings: Vec<Finding>,
+    /// What is as somebody wanted it, and should be known.
+    pub notes: Vec<String>,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -80,6 +82,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn examine(store: &SqliteStore) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let mut sets = Sets::of(store, &mut report).await?;
+    files_on_disk(store, &mut report).await?;
     let people = store.counts().await.map(|counts| counts.profiles).unwrap_or_default();
     let bar = ProgressBar::new(people);
     bar.set_style(
@@ -113,6 +116,20 @@ async fn examine(store: &SqliteStore) -> anyhow::Result<Report> {
         (_, Err(error)) => report.find("", "sums", error.to_string()),
     }
     Ok(report)
+}
+
+/// Whether the rule files on disk are what is live, as far as a daemon has looked at them.
+async fn files_on_disk(store: &SqliteStore, report: &mut Report) -> anyhow::Result<()> {
+    if let Some(refused) = store.refused_rules().await? {
+        let first = refused.because.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let detail = format!("the files on disk are refused since {}, the set before stays live: {first}", refused.at);
+        report.find("", "rules", format!("{detail} (`rekindle check` and `rekindle test` say more)"));
+    }
+    if let Some(live) = store.publications(1).await?.first().filter(|live| live.is_rollback) {
+        let (version, at, by, why) = (live.version, live.at, &live.by, &live.why);
+        report.notes.push(format!("rule set {version:016x} is live by a rollback of {by} at {at} ({why}); the files on disk differ"));
+    }
+    Ok(())
 }
 
 /// One person's history, counted; none if it cannot be read, which is said, and then sums say nothing any more.
@@ -189,6 +206,7 @@ impl Report {
         let findings: Vec<Json> = self.findings.iter().map(|f| json!({ "user": &*f.user, "what": f.what, "detail": f.detail })).collect();
         json!({
             "profiles": self.profiles, "without_rules": self.without_rules, "events": self.events, "postings": self.postings, "messages": self.messages, "findings": findings,
+            "notes": self.notes,
         })
     }
 
@@ -207,6 +225,7 @@ impl Report {
             1 => "1 finding".to_owned(),
             count => format!("{count} findings"),
         };
+        self.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
         if self.without_rules {
             text.push_str("no rules have gone live here: facts were checked, there are no decisions yet\n");
         }

@@ -15,6 +15,7 @@ mod keys;
 mod memory;
 mod open;
 mod outbox;
+mod publications;
 mod reads;
 mod rejects;
 mod rows;
@@ -39,8 +40,8 @@ use self::world::WorldCache;
 use self::writer::{Work, Writer};
 use super::{
     ApiKey, Appended, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq, History, Identity, IntentCommit,
-    KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId, ProfilePage, Publication, Published,
-    Recorded, Reject, RejectRow, SourceHour, Store, StoreError, StoredProfile, WorldView,
+    KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId, ProfilePage, Publication, PublicationRow,
+    Published, Recorded, RefusedRules, Reject, RejectRow, SourceHour, Store, StoreError, StoredProfile, WorldView,
 };
 use crate::engine::action::{Channel, MessageId};
 use crate::engine::decide::Pause;
@@ -231,7 +232,31 @@ impl Store for SqliteStore {
     }
 
     async fn publish_rules(&self, publication: Publication) -> Result<Published, StoreError> {
-        rules::publish(self, publication).await
+        self.write(rules::Publish(publication)).await
+    }
+
+    async fn finish_first_looks(&self) -> Result<u64, StoreError> {
+        rules::finish_first_looks(self).await
+    }
+
+    async fn publications(&self, limit: usize) -> Result<Vec<PublicationRow>, StoreError> {
+        publications::publications(&self.readers, limit).await.map_err(|e| self.failed(e))
+    }
+
+    async fn explain_publication(&self, by: &str, why: &str) -> Result<(), StoreError> {
+        self.write(publications::Explain { by: by.to_owned(), why: why.to_owned() }).await
+    }
+
+    async fn agree_with_files(&self, files: u64) -> Result<(), StoreError> {
+        self.write(publications::Agree { files }).await
+    }
+
+    async fn refuse_rules(&self, refused: RefusedRules) -> Result<(), StoreError> {
+        self.write(publications::Refuse(refused)).await
+    }
+
+    async fn refused_rules(&self) -> Result<Option<RefusedRules>, StoreError> {
+        publications::refused(&self.readers).await.map_err(|e| self.failed(e))
     }
 
     async fn current_version(&self) -> Result<Option<u64>, StoreError> {

@@ -18,12 +18,14 @@ const FIRST_LOOKS_STEP: i64 = 20_000;
 pub(super) const RULE_STATES: &str = "select rule, when_hash, hash, is_live from rule_states";
 
 /// $1 texts (path, hash, text), $2 version, $3 at, $4 by, $5 why, $6 spread, $7 next profile or null, $8 rules (id, when changed,
-/// when_hash, hash), $9 removed, $10 history (rule, what).
+/// when_hash, hash), $9 removed, $10 history (rule, what), $11 files on disk, $12 whether they are set aside.
 pub(super) const PUBLISH: &str = "
     insert into rule_texts (hash, text) select value ->> 1, value ->> 2 from json_each($1) where true on conflict (hash) do nothing;
     insert into rule_set_texts (rules_version, path, hash) select $2, value ->> 0, value ->> 1 from json_each($1) where true
     on conflict (rules_version, path) do nothing;
-    insert into publications (rules_version, published_at, published_by, why, spread_ms, next_profile) values ($2, $3, $4, $5, $6, $7);
+    insert into publications (rules_version, published_at, published_by, why, spread_ms, next_profile, files, is_rollback)
+    values ($2, $3, $4, $5, $6, $7, $11, $12);
+    delete from refused_rules;
     insert into rule_states (rule, first_live_at, when_live_at, when_hash, hash, is_live)
     select value ->> 0, $3, $3, value ->> 2, value ->> 3, 1 from json_each($8) where true
     on conflict (rule) do update set hash = excluded.hash, is_live = 1;
@@ -38,7 +40,7 @@ pub(super) const CURRENT_VERSION: &str = "select rules_version from publications
 pub(super) const TEXTS_OF: &str = "select s.path, t.text from rule_set_texts s join rule_texts t on t.hash = s.hash
     where s.rules_version = $1 order by s.path";
 
-struct Publish(Publication);
+pub(super) struct Publish(pub Publication);
 
 /// A rule as it stood before the publication.
 struct Before {
@@ -81,6 +83,8 @@ impl Work for Publish {
             .bind(json(&rules)?)
             .bind(json(&published.removed)?)
             .bind(json(&history)?)
+            .bind(self.0.files.map(|files| files as i64))
+            .bind(self.0.is_rollback)
             .execute(&mut *tx.connection)
             .await?;
         tx.memory.forbid();
@@ -113,13 +117,6 @@ fn compare(before: &BTreeMap<Name, Before>, rules: &[PublishedRule]) -> Publishe
     let now_live: BTreeSet<&Name> = rules.iter().map(|rule| &rule.id).collect();
     published.removed = before.iter().filter(|(id, old)| old.is_live && !now_live.contains(id)).map(|(id, _)| id.clone()).collect();
     published
-}
-
-/// Puts a rule set live, then walks through the first looks it asks for.
-pub(super) async fn publish(store: &SqliteStore, publication: Publication) -> Result<Published, StoreError> {
-    let published = store.write(Publish(publication)).await?;
-    let made_due = finish_first_looks(store).await?;
-    Ok(Published { made_due, ..published })
 }
 
 // --------------------------------------------------------------------------------------------------------- first looks
@@ -165,7 +162,7 @@ impl Work for MakeDue {
     }
 }
 
-/// Takes up the first looks that publications asked for, where a crash may have left them; how many people were made due.
+/// Walks through the first looks that publications asked for, from where a crash may have left them; how many people were made due.
 pub(super) async fn finish_first_looks(store: &SqliteStore) -> Result<u64, StoreError> {
     let mut made_due = 0;
     while let Some(row) = sqlx::query(OPEN_FIRST_LOOKS).fetch_optional(&store.readers).await.map_err(|e| store.failed(e.into()))? {

@@ -6,8 +6,8 @@ use std::path::Path;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
 use super::{
-    append as a, decisions as d, identities as i, keys as k, open as o, outbox as b, reads as r, rejects as j, rules as u,
-    suppressions as s, world as w,
+    append as a, decisions as d, identities as i, keys as k, open as o, outbox as b, publications as p, reads as r, rejects as j,
+    rules as u, suppressions as s, world as w,
 };
 use crate::store::sqlite::SqliteStore;
 
@@ -90,6 +90,12 @@ const OTHER: &[(&str, &str)] = &[
     ("PUBLISH", u::PUBLISH),
     ("CURRENT_VERSION", u::CURRENT_VERSION),
     ("TEXTS_OF", u::TEXTS_OF),
+    ("PUBLICATIONS", p::PUBLICATIONS),
+    ("CHANGES", p::CHANGES),
+    ("EXPLAIN", p::EXPLAIN),
+    ("AGREE", p::AGREE),
+    ("REFUSE", p::REFUSE),
+    ("REFUSED", p::REFUSED),
     ("OPEN_FIRST_LOOKS", u::OPEN_FIRST_LOOKS),
     ("ADVANCE_FIRST_LOOKS", u::ADVANCE_FIRST_LOOKS),
     ("WORLD_RULES", w::WORLD_RULES),
@@ -114,13 +120,14 @@ const OTHER: &[(&str, &str)] = &[
     ("COUNT_EXPOSURES", r::COUNT_EXPOSURES),
 ];
 
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     include_str!("append.rs"),
     include_str!("decisions.rs"),
     include_str!("identities.rs"),
     include_str!("keys.rs"),
     include_str!("open.rs"),
     include_str!("outbox.rs"),
+    include_str!("publications.rs"),
     include_str!("reads.rs"),
     include_str!("rejects.rs"),
     include_str!("rules.rs"),

@@ -12,7 +12,7 @@ use rekindle::engine::profile::{Hold, Slot};
 use rekindle::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use rekindle::store::{
     CLAIMS_MAX, Committed, EventSeq, Identity, IntentStep, Look, MessageResult, NewEvent, PauseScope, ProfileId, Publication,
-    PublishedRule, ResultKind, Store, StoreError,
+    PublishedRule, RefusedRules, ResultKind, Store, StoreError,
 };
 
 use rekindle::store::suppression::{Lift, Reason, SOFT_BOUNCE_UNTIL_MS, Scope, Suppress};
@@ -63,6 +63,7 @@ macro_rules! each_exercise {
             promise_i5_what_was_sending_at_a_crash_is_not_sent_again,
             promise_i4_a_retry_is_due_before_its_deadline,
             rules_go_live_and_their_texts_stay,
+            what_went_live_and_what_was_refused_is_on_record,
             first_looks_are_spread_and_disturb_looks_under_way,
             the_world_is_what_operators_made_it,
             budgets_and_the_brake_are_counted,
@@ -628,6 +629,8 @@ fn publication(version: u64, at: Timestamp, rules: Vec<PublishedRule>) -> Public
         texts: vec![("a.yaml".into(), "rule: a".into()), ("b.yaml".into(), format!("version: {version}"))],
         rules,
         spread_ms: 0,
+        files: None,
+        is_rollback: false,
     }
 }
 
@@ -639,7 +642,8 @@ pub async fn rules_go_live_and_their_texts_stay(h: &dyn Harness) {
     let store = h.open().await;
     assert_eq!(store.current_version().await.expect("read"), None);
     let first = store.publish_rules(publication(u64::MAX, hour(1), vec![rule("a", 1, 1), rule("b", 1, 1)])).await.expect("live");
-    assert_eq!((names(&first.new), first.made_due), (vec!["a", "b"], 0));
+    assert_eq!(names(&first.new), ["a", "b"]);
+    assert_eq!(store.finish_first_looks().await.expect("looked for"), 0, "nobody is there");
     let second = vec![rule("a", 1, 2), rule("b", u32::MAX, u64::MAX), rule("c", 1, 1)];
     let second = store.publish_rules(publication(2, hour(2), second)).await.expect("live");
     assert_eq!((names(&second.changed), names(&second.when_changed), names(&second.new)), (vec!["a"], vec!["b"], vec!["c"]));
@@ -659,6 +663,37 @@ pub async fn rules_go_live_and_their_texts_stay(h: &dyn Harness) {
     assert_eq!(live, [("a", hour(1), hour(1), 1), ("b", hour(1), hour(2), u32::MAX), ("c", hour(2), hour(4), 1)]);
 }
 
+pub async fn what_went_live_and_what_was_refused_is_on_record(h: &dyn Harness) {
+    let store = h.open().await;
+    assert_eq!(store.publications(10).await.expect("read"), []);
+    assert!(store.explain_publication("anna", "why").await.is_err(), "there is nothing to explain");
+    let first = Publication { files: Some(u64::MAX), ..publication(7, hour(1), vec![rule("a", 1, 1)]) };
+    store.publish_rules(first.clone()).await.expect("live");
+    store.publish_rules(publication(8, hour(2), vec![rule("a", 1, 2), rule("b", 1, 1)])).await.expect("live");
+    let refused = RefusedRules { files: u64::MAX - 1, at: hour(3), because: "a.yaml:1:1 is no rule".into() };
+    store.refuse_rules(refused.clone()).await.expect("noted");
+    store.refuse_rules(RefusedRules { at: hour(4), ..refused.clone() }).await.expect("noted again");
+    h.close(store).await;
+
+    let store = h.open().await;
+    assert_eq!(store.refused_rules().await.expect("read"), Some(RefusedRules { at: hour(4), ..refused.clone() }));
+    let back = Publication { files: Some(5), is_rollback: true, at: hour(5), ..first };
+    store.publish_rules(back).await.expect("live again");
+    assert_eq!(store.refused_rules().await.expect("read"), None, "a publication settles it");
+    store.explain_publication("ben", "the sale is over").await.expect("said anew");
+    let rows = store.publications(2).await.expect("read");
+    let said: Vec<_> = rows.iter().map(|row| (row.version, row.at, &*row.by, &*row.why, row.files, row.is_rollback)).collect();
+    assert_eq!(said, [(7, hour(5), "ben", "the sale is over", Some(5), true), (8, hour(2), "anna", "spring", None, false)]);
+    let changes = |row: usize| rows[row].changes.iter().map(|(what, rule)| format!("{what} {rule}")).collect::<Vec<_>>();
+    assert_eq!((changes(0), changes(1)), (vec!["changed a".into(), "removed b".into()], vec!["went live b".into(), "changed a".into()]));
+
+    store.refuse_rules(refused).await.expect("noted");
+    store.agree_with_files(6).await.expect("noted");
+    let live = store.publications(1).await.expect("read");
+    assert_eq!(live.first().map(|row| (row.version, row.files, row.is_rollback)), Some((7, Some(6), false)));
+    assert_eq!(store.refused_rules().await.expect("read"), None);
+}
+
 pub async fn first_looks_are_spread_and_disturb_looks_under_way(h: &dyn Harness) {
     let store = h.open().await;
     let mut ids = Vec::new();
@@ -668,7 +703,9 @@ pub async fn first_looks_are_spread_and_disturb_looks_under_way(h: &dyn Harness)
     store.append_events(vec![from_user("u0", event("x", hour(1)))]).await.expect("appended");
     let under_way = claim_one(&*store, "u0", hour(1)).await;
     let spread = Publication { spread_ms: HOUR_MS, ..publication(1, hour(2), vec![rule("a", 1, 1)]) };
-    assert_eq!(store.publish_rules(spread).await.expect("live").made_due, 20);
+    store.publish_rules(spread).await.expect("live");
+    assert_eq!(store.finish_first_looks().await.expect("made due"), 20);
+    assert_eq!(store.finish_first_looks().await.expect("made due"), 0, "once for each publication");
     let by_old_rules = commit(&under_way, decision(under_way.profile.clone(), hour(99)));
     assert_eq!(store.commit_decisions(vec![by_old_rules]).await.expect("answered"), [Committed::Conflict]);
     let mut due = Vec::new();
@@ -680,7 +717,8 @@ pub async fn first_looks_are_spread_and_disturb_looks_under_way(h: &dyn Harness)
     distinct.sort();
     distinct.dedup();
     assert!(distinct.len() > 10, "{due:?}");
-    assert_eq!(store.publish_rules(publication(1, hour(4), vec![rule("a", 1, 1)])).await.expect("live").made_due, 0, "nothing new");
+    store.publish_rules(publication(1, hour(4), vec![rule("a", 1, 1)])).await.expect("live");
+    assert_eq!(store.finish_first_looks().await.expect("made due"), 0, "nothing new");
     assert_eq!(store.make_all_due(hour(1), 0).await.expect("due"), 20);
     assert_eq!(store.claim_due(hour(1), 100, WORKER).await.expect("claimed").profiles.len(), 20);
 }

@@ -4,11 +4,18 @@
 //! `*.yaml` and `*.yml` files anywhere below the directory are rule files (`*.test.yaml` hold tests), `templates/NAME/...` are
 //! templates; everything else is left alone, as are names that begin with a dot.
 
+mod owner;
+pub mod rule_tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::hash::Hasher as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use twox_hash::XxHash3_64;
 
 use crate::engine::features;
 use crate::engine::profile::Name;
@@ -53,12 +60,22 @@ pub enum RulebookError {
     TooMany(PathBuf),
 }
 
-impl Rulebook {
-    /// Reads a rules directory. What is wrong with single files is among the diagnostics.
+/// The files of a rules directory as they stand on disk, not understood yet.
+#[derive(Debug)]
+pub struct Files {
+    directory: PathBuf,
+    /// Sorted by path.
+    sources: Vec<SourceFile>,
+    /// What cannot be taken for a text.
+    unread: Vec<Diagnostic>,
+}
+
+impl Files {
+    /// Reads a rules directory.
     ///
     /// # Errors
     /// The directory or a file in it cannot be read, or it holds no rule file.
-    pub fn open(dir: &Path) -> Result<Rulebook, RulebookError> {
+    pub fn read(dir: &Path) -> Result<Files, RulebookError> {
         let mut paths = Vec::new();
         collect(dir, Path::new(""), 0, &mut paths)?;
         if paths.len() > MAX_FILES {
@@ -76,14 +93,49 @@ impl Rulebook {
         if !sources.iter().any(is_rule_file) && unread.is_empty() {
             return Err(RulebookError::Empty(dir.to_owned()));
         }
+        Ok(Files { directory: dir.to_owned(), sources, unread })
+    }
+
+    /// Changes with every byte and every path: whether there is anything new to look at.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = XxHash3_64::new();
+        for source in &self.sources {
+            hash_file(&mut hash, source);
+        }
+        for finding in &self.unread {
+            hash.write(finding.place.file.as_bytes());
+            hash.write(finding.message.as_bytes());
+        }
+        hash.finish()
+    }
+}
+
+fn hash_file(hash: &mut XxHash3_64, source: &SourceFile) {
+    for part in [&source.path, &source.text] {
+        hash.write_u64(part.len() as u64);
+        hash.write(part.as_bytes());
+    }
+}
+
+impl Rulebook {
+    /// Reads a rules directory. What is wrong with single files is among the diagnostics.
+    ///
+    /// # Errors
+    /// The directory or a file in it cannot be read, or it holds no rule file.
+    pub fn open(dir: &Path) -> Result<Rulebook, RulebookError> {
+        Ok(Rulebook::of_files(Files::read(dir)?))
+    }
+
+    pub fn of_files(files: Files) -> Rulebook {
+        let Files { directory, sources, unread } = files;
         let mut book = Rulebook::of(sources);
-        book.root = dir.display().to_string();
+        book.root = directory.display().to_string();
         if !unread.is_empty() {
             book.set = None;
             book.diagnostics.extend(unread);
             book.diagnostics.sort_by(|a, b| a.order_key().cmp(&b.order_key()));
         }
-        Ok(book)
+        book
     }
 
     /// A rulebook of texts that are at hand: a stored set, a test's.
@@ -101,7 +153,7 @@ impl Rulebook {
         }
         diagnostics.sort_by(|a, b| a.order_key().cmp(&b.order_key()));
         let is_sound = !diagnostics.iter().any(Diagnostic::is_error);
-        let set = set.filter(|_| is_sound).map(Arc::new);
+        let set = set.filter(|_| is_sound).map(|set| Arc::new(RuleSet { version: with_templates(set.version, &sources), ..set }));
         let tests = tests.into_iter().map(|(_, node)| node).collect();
         Rulebook { sources, templates: Arc::new(templates), catalog, set, diagnostics, tests, root: String::new() }
     }
@@ -121,6 +173,8 @@ impl Rulebook {
             texts: self.sources.iter().map(|source| (source.path.to_string(), source.text.to_string())).collect(),
             rules: rules.rules.iter().map(Into::into).collect(),
             spread_ms: FIRST_LOOK_SPREAD_MS,
+            files: None,
+            is_rollback: false,
         }
     }
 
@@ -131,13 +185,31 @@ impl Rulebook {
 
     /// The rules compiled once more, for whoever wants to change the set; none if there is any error.
     pub fn compile(&self) -> Option<RuleSet> {
-        self.set.as_ref()?;
+        let version = self.set.as_ref()?.version;
         let rule_files: Vec<SourceFile> = self.sources.iter().filter(|source| is_rule_file(source)).cloned().collect();
-        check::load(&rule_files, &self.catalog).set
+        check::load(&rule_files, &self.catalog).set.map(|set| RuleSet { version, ..set })
     }
 
     pub fn templates(&self) -> Arc<Templates> {
         self.templates.clone()
+    }
+
+    /// What differs from other texts, as paths in order: changed, new or gone.
+    pub fn changed_since(&self, texts: &[(String, String)]) -> Vec<String> {
+        let before: BTreeMap<&str, &str> = texts.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+        let now: BTreeMap<&str, &str> = self.sources.iter().map(|source| (&*source.path, &*source.text)).collect();
+        let paths: BTreeSet<&str> = before.keys().chain(now.keys()).copied().collect();
+        paths.into_iter().filter(|path| before.get(path) != now.get(path)).map(str::to_owned).collect()
+    }
+
+    /// Who changed these files last, as far as the file system knows: the owner of the one that was written last.
+    pub fn author_of(&self, paths: &[String]) -> Option<String> {
+        owner::of_the_latest(paths.iter().map(|path| Path::new(&self.root).join(path)))
+    }
+
+    /// The directory as findings call it; empty for texts that are on no disk.
+    pub fn root(&self) -> &str {
+        &self.root
     }
 
     /// All files, sorted by path: what is stored under the set's version.
@@ -173,6 +245,14 @@ impl Rulebook {
     pub fn counts(&self) -> (usize, usize) {
         (self.set.as_ref().map_or(0, |set| set.rules.len()), self.catalog.len())
     }
+}
+
+/// A template's text is part of what goes live: a set with another one is another version.
+fn with_templates(rules: u64, sources: &[SourceFile]) -> u64 {
+    let mut hash = XxHash3_64::new();
+    hash.write_u64(rules);
+    sources.iter().filter(|source| is_template(source)).for_each(|source| hash_file(&mut hash, source));
+    hash.finish()
 }
 
 fn is_template(source: &SourceFile) -> bool {

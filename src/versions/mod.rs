@@ -1,6 +1,9 @@
 //! The rule sets in use: the present one with its templates, and older ones on which runs finish. Older ones are compiled when a
 //! profile first needs them, from the texts that the store keeps by version; so runs finish on their version after a restart too. Of an
-//! older set the rules count, with their segments; features, program, policy and templates are always the present ones.
+//! older set the rules count, with their segments; features, program, policy and templates are always the present ones. How a set goes
+//! live is the business of [`publisher`].
+
+pub mod publisher;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -66,7 +69,7 @@ impl RuleVersions {
 
     async fn load(&self, store: &dyn Store, version: u64) -> Result<(), StoreError> {
         let compiled = match store.texts_of(version).await? {
-            Some(texts) => compile(texts),
+            Some(texts) => compile(version, texts),
             None => Err("its texts are not on record".to_owned()),
         };
         match compiled {
@@ -98,9 +101,10 @@ fn under(older: &RuleSet, present: &RuleSet) -> Arc<RuleSet> {
     Arc::new(set)
 }
 
-/// The error says why the texts are not understood any more (an upgrade may have narrowed the language).
-fn compile(texts: Vec<(String, String)>) -> Result<Arc<RuleSet>, String> {
+/// A set by the version under which its texts are on record: a later program may call the same texts another version. The error says why
+/// they are not understood any more (an upgrade may have narrowed the language).
+fn compile(version: u64, texts: Vec<(String, String)>) -> Result<RuleSet, String> {
     let source = |(path, text): (String, String)| SourceFile { path: path.into(), text: text.into() };
     let book = Rulebook::of(texts.into_iter().map(source).collect());
-    book.set().ok_or_else(|| book.render_errors())
+    book.compile().map(|set| RuleSet { version, ..set }).ok_or_else(|| book.render_errors())
 }
