@@ -139,7 +139,9 @@ impl Rulebook {
     }
 
     /// A rulebook of texts that are at hand: a stored set, a test's.
-    pub fn of(sources: Vec<SourceFile>) -> Rulebook {
+    pub fn of(mut sources: Vec<SourceFile>) -> Rulebook {
+        // so that equal texts have equal versions, wherever they come from
+        sources.sort_by(|a, b| a.path.cmp(&b.path));
         let template_files: Vec<(String, String)> =
             sources.iter().filter(|s| is_template(s)).map(|s| (s.path.to_string(), s.text.to_string())).collect();
         let (templates, faults) = Templates::parse(&template_files);
