@@ -7,6 +7,7 @@ pub mod guard;
 pub mod http;
 pub mod recording;
 pub mod tls;
+pub mod trial;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 
 use self::email::Email;
 use self::recording::Recording;
+use self::trial::Trial;
 use crate::engine::action::{Channel as Kind, MessageId, Outcome as Fact};
 use crate::engine::profile::{Category, Name};
 use crate::engine::rule::diagnostic::Diagnostic;
@@ -137,8 +139,8 @@ impl Channels {
     pub fn from(settings: &Settings, recording: Option<Arc<Recording>>) -> Result<Channels, ChannelError> {
         let links = links(settings)?;
         let mut channels = Channels::default();
-        if let Some(recording) = recording {
-            channels.providers.insert(RECORDING.into(), recording);
+        if let Some(recording) = &recording {
+            channels.providers.insert(RECORDING.into(), recording.clone());
         }
         for (name, provider) in &settings.providers {
             let name = Name::from(name.as_str());
@@ -151,7 +153,7 @@ impl Channels {
                 }
                 Provider::Webhook(_) | Provider::Http(_) | Provider::Fcm(_) => continue,
             };
-            channels.providers.insert(name, channel);
+            channels.providers.insert(name, in_trial(settings, channel, recording.as_ref()));
         }
         Ok(channels)
     }
@@ -189,6 +191,14 @@ impl Channels {
     pub fn deduplicates(&self, kind: Kind, policy: &Policy) -> bool {
         let route = self.route(kind, policy);
         route.len() == 1 && route.iter().all(|route| route.channel.deduplicates())
+    }
+}
+
+/// The provider, for those on the allow-list only where there is one.
+fn in_trial(settings: &Settings, provider: Arc<dyn Channel>, recording: Option<&Arc<Recording>>) -> Arc<dyn Channel> {
+    match (&settings.dispatch.only_to, recording) {
+        (Some(allowed), Some(recording)) => Arc::new(Trial { allowed: allowed.clone(), provider, recording: recording.clone() }),
+        _ => provider,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use rekindle::channel::trial::Trial;
 use rekindle::channel::{Channel, Channels, Outcome, Outgoing, Receipt, RetryClass};
 use rekindle::clock::VirtualClock;
 use rekindle::console::Console;
@@ -20,6 +21,7 @@ use rekindle::engine::rule::diagnostic::SourceFile;
 use rekindle::engine::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
 use rekindle::evaluate::{self, Evaluator};
 use rekindle::rulebook::Rulebook;
+use rekindle::settings::recipients::AllowList;
 use rekindle::store::sqlite::SqliteStore;
 use rekindle::store::{
     Identity, IntentCommit, IntentStep, Look, MessageIntent, MessageResult, MessageRow, NewEvent, PauseScope, ProfileId, Publication,
@@ -740,6 +742,24 @@ async fn a_test_message_is_marked_and_leaves_nothing_behind() {
     for (rule, channel, why) in [("helo", "sms", "no rule"), ("hello", "push", "it sends in"), ("hello", "pigeon", "no channel")] {
         let reply = shop.command(start(), send(rule, channel)).await;
         assert!(reply.refused && reply.lines.concat().contains(why), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn in_a_trial_only_those_on_the_list_are_written_to() {
+    let shop = Shop::open().await;
+    let files = Arc::new(Scripted::default());
+    for (list, sent, recorded) in [("+44163*", 1, 0), ("+4915*, ana@shop.example", 1, 1)] {
+        let allowed = AllowList::parse(list).expect("a list");
+        let trial: Arc<dyn Channel> = Arc::new(Trial { allowed, provider: shop.sms.clone(), recording: files.clone() });
+        let user = format!("person-{recorded}");
+        shop.meet(&user).await;
+        shop.sign_up(&user, start()).await;
+        shop.evaluate(start()).await;
+        let channels = Channels::fixed(BTreeMap::from([(Kind::Sms, trial)]));
+        let dispatcher = Dispatcher::new(shop.store.clone(), shop.rules.clone(), channels, "w1".into());
+        let pass = dispatch::run_once(&dispatcher, Look::Now(start()), 100).await.expect("a pass");
+        assert_eq!((pass.accepted, shop.sms.sent().len(), files.sent().len()), (1, sent, recorded), "{list}");
     }
 }
 
