@@ -5,9 +5,10 @@ pub mod callback;
 pub mod email;
 pub mod guard;
 pub mod http;
+pub mod push;
 pub mod recording;
 pub mod tls;
-pub mod trial;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,8 +17,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::email::Email;
+use self::http::HttpProvider;
+use self::push::Fcm;
 use self::recording::Recording;
-use self::trial::Trial;
+use self::webhook::Webhook;
 use crate::engine::action::{Channel as Kind, MessageId, Outcome as Fact};
 use crate::engine::profile::{Category, Name};
 use crate::engine::rule::diagnostic::Diagnostic;
@@ -139,8 +142,8 @@ impl Channels {
     pub fn from(settings: &Settings, recording: Option<Arc<Recording>>) -> Result<Channels, ChannelError> {
         let links = links(settings)?;
         let mut channels = Channels::default();
-        if let Some(recording) = &recording {
-            channels.providers.insert(RECORDING.into(), recording.clone());
+        if let Some(recording) = recording {
+            channels.providers.insert(RECORDING.into(), recording);
         }
         for (name, provider) in &settings.providers {
             let name = Name::from(name.as_str());
@@ -151,9 +154,14 @@ impl Channels {
                     channels.pools.insert(name, members.iter().map(|member| Name::from(member.as_str())).collect());
                     continue;
                 }
-                Provider::Webhook(_) | Provider::Http(_) | Provider::Fcm(_) => continue,
+                Provider::Webhook(webhook) => Arc::new(Webhook::new(webhook).map_err(failed)?),
+                Provider::Http(http) => {
+                    let public_url = settings.http.public_url.as_ref();
+                    Arc::new(HttpProvider::new(&name, http, links.clone(), public_url).map_err(failed)?)
+                }
+                Provider::Fcm(fcm) => Arc::new(Fcm::new(fcm).map_err(failed)?),
             };
-            channels.providers.insert(name, in_trial(settings, channel, recording.as_ref()));
+            channels.providers.insert(name, channel);
         }
         Ok(channels)
     }
@@ -191,14 +199,6 @@ impl Channels {
     pub fn deduplicates(&self, kind: Kind, policy: &Policy) -> bool {
         let route = self.route(kind, policy);
         route.len() == 1 && route.iter().all(|route| route.channel.deduplicates())
-    }
-}
-
-/// The provider, for those on the allow-list only where there is one.
-fn in_trial(settings: &Settings, provider: Arc<dyn Channel>, recording: Option<&Arc<Recording>>) -> Arc<dyn Channel> {
-    match (&settings.dispatch.only_to, recording) {
-        (Some(allowed), Some(recording)) => Arc::new(Trial { allowed: allowed.clone(), provider, recording: recording.clone() }),
-        _ => provider,
     }
 }
 

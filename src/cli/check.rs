@@ -6,8 +6,10 @@ use clap::Parser;
 use serde_json::json;
 
 use super::{ExitCode, Format};
+use crate::channel;
 use crate::engine::rule::diagnostic::Diagnostic;
 use crate::rulebook::Rulebook;
+use crate::settings::Settings;
 
 /// Find what is wrong with the rules: every error of every file, with its place and what to write instead.
 ///
@@ -18,6 +20,9 @@ pub struct Args {
     /// The rules directory.
     #[arg(default_value = "rules")]
     pub dir: PathBuf,
+    /// The administrator's file: are the providers that the policy names set up there?
+    #[arg(long)]
+    pub config: Option<PathBuf>,
     /// Count warnings as errors.
     #[arg(long)]
     pub strict: bool,
@@ -27,7 +32,11 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let book = Rulebook::open(&args.dir)?;
+    let mut book = Rulebook::open(&args.dir)?;
+    if let (Some(config), Some(set)) = (&args.config, book.set()) {
+        let settings = Settings::load(Some(config))?;
+        book.add_findings(channel::unknown_providers(&settings, &set.policy));
+    }
     match args.format {
         Format::Text => print!("{}", as_text(&book, &args.dir.display().to_string())),
         Format::Json => println!("{:#}", as_json(&book)),

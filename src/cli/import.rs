@@ -14,7 +14,6 @@ use serde_json::json;
 use super::{ExitCode, Format, database};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::rule::{Dictionary, RuleSet};
-use crate::ingest::IdsSaid;
 use crate::ingest::file::{Origin, Received, Rejected, Rows, events_of, orders_of};
 use crate::rulebook::Rulebook;
 use crate::store::sqlite::SqliteStore;
@@ -68,8 +67,6 @@ struct Report {
     appended: Appended,
     rejected: u64,
     shown: Vec<Rejected>,
-    /// Rows with the id of a row before that say something else: only the first was taken in.
-    contradicting: u64,
     /// The file could not be read to its end.
     cut_short: Option<Rejected>,
 }
@@ -91,8 +88,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let report = report?;
     store.close().await;
     tell(&args, &report);
-    let is_whole = report.rejected == 0 && report.contradicting == 0 && report.cut_short.is_none();
-    Ok(if !is_whole { ExitCode::Finding } else { ExitCode::Fine })
+    Ok(if report.rejected > 0 || report.cut_short.is_some() { ExitCode::Finding } else { ExitCode::Fine })
 }
 
 /// JSON begins with a brace; a header of CSV does not.
@@ -143,13 +139,9 @@ async fn import(
 ) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let mut batch: Vec<NewEvent> = Vec::with_capacity(BATCH);
-    let mut ids = IdsSaid::default();
     for row in rows {
         match row {
-            Ok(fact) => {
-                report.contradicting += u64::from(ids.contradicts(&fact.event));
-                batch.push(fact.into_new(dictionary));
-            }
+            Ok(fact) => batch.push(fact.into_new(dictionary)),
             Err(rejected) if rejected.ends_file => report.cut_short = Some(rejected),
             Err(rejected) => {
                 report.rejected += 1;
@@ -184,23 +176,19 @@ async fn append(store: &dyn Store, batch: &mut Vec<NewEvent>, report: &mut Repor
 }
 
 fn tell(args: &Args, report: &Report) {
-    let Report { rows, appended, rejected, shown, contradicting, cut_short } = report;
+    let Report { rows, appended, rejected, shown, cut_short } = report;
     for row in shown.iter().chain(cut_short) {
         eprintln!("{}: {row}", args.file.display());
     }
     if *rejected > shown.len() as u64 {
         eprintln!("{}: {} more rows were rejected", args.file.display(), rejected - shown.len() as u64);
     }
-    if *contradicting > 0 {
-        let rows = super::counted(usize::try_from(*contradicting).unwrap_or(usize::MAX), "row");
-        eprintln!("{}: {rows} with the id of a row before, and other content: only the first of each id is a fact", args.file.display());
-    }
     match args.format {
         Format::Json => println!(
             "{:#}",
             json!({
                 "rows": rows + rejected, "new": appended.new, "duplicates": appended.duplicates, "people_created": appended.profiles_created,
-                "rejected": rejected, "contradicting": contradicting, "cut_short": cut_short.as_ref().map(ToString::to_string),
+                "rejected": rejected, "cut_short": cut_short.as_ref().map(ToString::to_string),
             })
         ),
         Format::Text => {

@@ -10,6 +10,7 @@ mod import;
 mod key;
 mod operator;
 mod pause;
+mod provider;
 mod rejects;
 mod release;
 mod reload;
@@ -42,6 +43,7 @@ pub enum Command {
     Doctor(doctor::Args),
     Import(import::Args),
     Key(key::Args),
+    Provider(provider::Args),
     Rejects(rejects::Args),
     Test(test::Args),
     Simulate(simulate::Args),
@@ -124,6 +126,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Key(args) => key::run(args).await,
+        Command::Provider(args) => provider::run(args).await,
         Command::Rejects(args) => rejects::run(args).await,
         Command::Test(args) => test::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,

@@ -13,7 +13,6 @@ use crate::engine::event::Event;
 use crate::engine::profile::Name;
 use crate::engine::rule::RuleSet;
 use crate::engine::time::{DAY_MS, Timestamp};
-use crate::ingest::IdsSaid;
 use crate::ingest::file::{Origin, Received, read_events};
 use crate::rulebook::Rulebook;
 use crate::simulate::Timeline;
@@ -87,20 +86,14 @@ fn read(args: &Args) -> anyhow::Result<Read> {
     let rows = read_events(&args.events, Origin::new("replay", Received::AsItHappened)).with_context(cannot_open)?;
     let mut events = Vec::new();
     let mut rejected = Vec::new();
-    let mut ids = IdsSaid::default();
     for row in rows {
         match row {
             Ok(incoming) if incoming.event.received_at > args.until => {}
-            Ok(incoming) if ids.contradicts(&incoming.event) => {
-                rejected.push(format!("message id `{}` was there before, and said something else", incoming.event.id));
-            }
             Ok(incoming) => {
                 // without a merge an anonymous visitor is a person of their own
                 let (Identity::User(user) | Identity::Anonymous(user)) = incoming.identity;
                 events.push((user, incoming.event));
             }
-            // a year that ends in the middle is another year: its figures would be read as those of the whole
-            Err(end) if end.ends_file => bail!("{}: {end}", args.events.display()),
             Err(reason) => rejected.push(reason.to_string()),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::engine::action::MessageId;
 use crate::engine::time::{MINUTE_MS, Timestamp};
 
 /// More failures in a row open it.
@@ -40,6 +41,7 @@ struct Open {
     /// Then one probe may go.
     until: Timestamp,
     wait_ms: i64,
+    probe: Option<MessageId>,
 }
 
 impl Breaker {
@@ -47,16 +49,22 @@ impl Breaker {
     ///
     /// # Errors
     /// It is open, until then.
-    pub fn admit(&mut self, now: Timestamp) -> Result<(), Timestamp> {
+    pub fn admit(&mut self, message: MessageId, now: Timestamp) -> Result<(), Timestamp> {
         match &mut self.open {
             None => Ok(()),
             Some(open) if now < open.until => Err(open.until),
             Some(open) => {
                 // the probe; if nothing is ever heard of it, the next one goes after the same wait
                 open.until = now.plus_ms(open.wait_ms);
+                open.probe = Some(message);
                 Ok(())
             }
         }
+    }
+
+    /// Whether a message that was admitted may still go: what opened meanwhile lets only its probe through.
+    pub fn lets(&self, message: MessageId) -> bool {
+        self.open.is_none_or(|open| open.probe == Some(message))
     }
 
     pub fn is_open(&self) -> bool {
@@ -80,12 +88,13 @@ impl Breaker {
         if let Some(open) = &mut self.open {
             open.wait_ms = (open.wait_ms * 2).min(WAIT_MAX_MS);
             open.until = now.plus_ms(open.wait_ms);
+            open.probe = None;
             return false;
         }
         let failures = self.recent.iter().filter(|(_, good)| !good).count();
         let is_half = self.recent.len() >= RECENT_MIN && failures * 2 >= self.recent.len();
         if heard == Heard::Refuses || self.consecutive > CONSECUTIVE_MAX || is_half {
-            self.open = Some(Open { until: now.plus_ms(WAIT_MS), wait_ms: WAIT_MS });
+            self.open = Some(Open { until: now.plus_ms(WAIT_MS), wait_ms: WAIT_MS, probe: None });
         }
         self.open.is_some()
     }
@@ -102,6 +111,8 @@ impl Breaker {
 mod tests {
     use super::*;
 
+    const ID: MessageId = MessageId(7);
+
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_ms(seconds * 1000)
     }
@@ -110,18 +121,19 @@ mod tests {
     fn failures_in_a_row_open_it_and_a_probe_that_works_closes_it() {
         let mut breaker = Breaker::default();
         for n in 0..5 {
-            assert!(!breaker.hear(Heard::Failed, at(n)) && breaker.admit(at(n)).is_ok(), "{n}");
+            assert!(!breaker.hear(Heard::Failed, at(n)) && breaker.admit(ID, at(n)).is_ok(), "{n}");
         }
         assert!(breaker.hear(Heard::Failed, at(5)));
-        assert_eq!(breaker.admit(at(6)), Err(at(65)));
+        assert_eq!(breaker.admit(ID, at(6)), Err(at(65)));
         // one probe, and only one
-        assert_eq!(breaker.admit(at(65)), Ok(()));
-        assert_eq!(breaker.admit(at(65)), Err(at(125)));
+        assert_eq!(breaker.admit(ID, at(65)), Ok(()));
+        assert!(breaker.lets(ID) && !breaker.lets(MessageId(8)));
+        assert_eq!(breaker.admit(ID, at(65)), Err(at(125)));
         assert!(!breaker.hear(Heard::Failed, at(66)));
-        assert_eq!(breaker.admit(at(100)), Err(at(66 + 120)), "waits twice as long after a probe that failed");
-        assert_eq!(breaker.admit(at(186)), Ok(()));
+        assert_eq!(breaker.admit(ID, at(100)), Err(at(66 + 120)), "waits twice as long after a probe that failed");
+        assert_eq!(breaker.admit(ID, at(186)), Ok(()));
         assert!(breaker.hear(Heard::Works, at(187)));
-        assert_eq!(breaker.admit(at(187)), Ok(()));
+        assert_eq!(breaker.admit(ID, at(187)), Ok(()));
         assert!(!breaker.hear(Heard::Failed, at(188)), "the count begins anew");
     }
 

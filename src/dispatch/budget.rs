@@ -1,6 +1,8 @@
 //! How many messages a channel's provider is given in a while: the policy's `rate` (200 in each second), its `warm_up` (2,000 on the
 //! first day, 30 % more each day after), and a pause that the provider itself asks for.
 //!
+//! Days are counted from what is on record, so that a restart forgets none; shorter whiles begin anew with the process.
+//!
 //! A message that finds no room is given a place in a later window and waits, queued, until that begins: so a wave of a hundred
 //! thousand is put off once each, and not asked again every second.
 
@@ -56,14 +58,15 @@ impl Budget {
             return Err(NoRoom { until, because: "the provider asked us to wait".into() });
         }
         let today = now.as_ms().div_euclid(DAY_MS);
-        if let Some(warm_up) = policy.warm_up {
+        let daily = policy.rate.filter(|rate| rate.per_ms == DAY_MS);
+        if policy.warm_up.is_some() || daily.is_some() {
             let first = *self.first_day.get_or_insert(today);
-            let limit = |day: i64| warm_up_limit(warm_up, day - first);
-            self.day
-                .take(message, DAY_MS, &limit, now)
-                .map_err(|until| NoRoom { until, because: "the day's warm-up is used up".into() })?;
+            let warm_up = |day| policy.warm_up.map_or(u64::MAX, |warm_up| warm_up_limit(warm_up, day - first));
+            let limit = |day| warm_up(day).min(daily.map_or(u64::MAX, |rate| rate.count));
+            let taken = self.day.take(message, DAY_MS, &limit, now);
+            taken.map_err(|until| NoRoom { until, because: "what may be sent in a day is used up".into() })?;
         }
-        if let Some(Rate { count, per_ms }) = policy.rate {
+        if let Some(Rate { count, per_ms }) = policy.rate.filter(|rate| rate.per_ms != DAY_MS) {
             let taken = self.rate.take(message, per_ms, &|_| count, now);
             taken.map_err(|until| NoRoom { until, because: format!("{count} messages were sent in this time") })?;
         }

@@ -176,6 +176,10 @@ pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, batch: usize, telem
     if let Err(error) = recover(dispatcher, clock.now()).await {
         tracing::error!("cannot look after interrupted messages: {error}");
     }
+    match dispatcher.store.days_sent().await {
+        Ok(sent) => dispatcher.traffic.remember(&dispatcher.rules.snapshot().rules.policy, &sent),
+        Err(error) => tracing::error!("cannot count what was sent before, warm-ups begin anew: {error}"),
+    }
     let told = |sent: Delivered| tell(telemetry, next, sent);
     let mut under_way = FuturesUnordered::new();
     while !*shutdown.borrow() {

@@ -95,11 +95,11 @@ async fn send(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: &Ready, conte
     };
     let route = dispatcher.channels.route(message.channel, policy);
     let named = outgoing.policy.map_or(message.channel.name(), |policy| &policy.provider);
-    let alone = route.len() == 1;
     let mut refused = None;
     for step in route {
-        // a single provider was asked before the intent: asking again would take its probe
-        if !alone && dispatcher.traffic.is_open(step.provider) && dispatcher.traffic.admit(step.provider, ready.at).is_err() {
+        if !dispatcher.traffic.lets(step.provider, message.id) {
+            let detail = "out of order since it was let through".to_owned();
+            refused = refused.or(Some(Answer::Retry { class: RetryClass::Config, after_ms: None, detail }));
             continue;
         }
         let answer = step.channel.send(&outgoing).await;

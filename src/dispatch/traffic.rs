@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::breaker::{Breaker, Heard};
 use super::budget::{Budget, NoRoom};
-use crate::channel::{Channels, Outcome as Answer, RetryClass};
+use crate::channel::{Channels, Outcome as Answer, RetryClass, Route};
 use crate::engine::action::Channel as Kind;
 use crate::engine::action::MessageId;
 use crate::engine::profile::Name;
@@ -38,32 +38,26 @@ impl Traffic {
         if route.is_empty() {
             return Ok(()); // no provider at all: sending says so
         }
-        let closed = route.iter().map(|route| self.admit(route.provider, now));
-        if let Err(until) =
-            closed.reduce(|best, next| if best.is_ok() || next.is_err() && best <= next { best } else { next }).unwrap_or(Ok(()))
-        {
-            return Err(NoRoom {
-                until,
-                because: format!("`{}` is out of order; it is tried again by one message a minute", channel.provider),
-            });
+        if let Some(until) = self.out_of_order(&route, message, now) {
+            let because = format!("`{}` is out of order; one message a minute tries it", channel.provider);
+            return Err(NoRoom { until, because });
         }
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
         budgets.entry(channel.provider.clone()).or_default().take(message, channel, now)
     }
 
-    /// Whether a provider may be given a message: asked again for each provider of a pool.
-    ///
-    /// # Errors
-    /// It is out of order, until then.
-    pub fn admit(&self, provider: &str, now: Timestamp) -> Result<(), Timestamp> {
+    /// Until when none of them can be given anything; none: one can. A pool is in order while one of its providers is.
+    fn out_of_order(&self, route: &[Route<'_>], message: MessageId, now: Timestamp) -> Option<Timestamp> {
         let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        breakers.get_mut(provider).map_or(Ok(()), |breaker| breaker.admit(now))
+        let asked: Vec<Result<(), Timestamp>> =
+            route.iter().map(|route| breakers.get_mut(route.provider).map_or(Ok(()), |breaker| breaker.admit(message, now))).collect();
+        if asked.iter().any(Result::is_ok) { None } else { asked.into_iter().filter_map(Result::err).min() }
     }
 
-    /// Whether a provider is out of order.
-    pub fn is_open(&self, provider: &str) -> bool {
+    /// Whether a provider may be given a message that was let through: it may have broken down meanwhile.
+    pub fn lets(&self, provider: &str, message: MessageId) -> bool {
         let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        breakers.get(provider).is_some_and(Breaker::is_open)
+        breakers.get(provider).is_none_or(|breaker| breaker.lets(message))
     }
 
     /// Takes a provider's answer in. `named`: the provider as the policy calls it.
@@ -90,11 +84,12 @@ impl Traffic {
         }
     }
 
-    /// What was sent before this process, by the policy's names.
-    pub fn remember(&self, sent: &BTreeMap<Name, Vec<(Timestamp, u64)>>) {
+    /// What was sent before this process.
+    pub fn remember(&self, policy: &Policy, sent: &[(Kind, Timestamp, u64)]) {
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        for (provider, days) in sent {
-            budgets.entry(provider.clone()).or_default().remember(days);
+        for (kind, channel) in &policy.channels {
+            let days: Vec<(Timestamp, u64)> = sent.iter().filter(|(of, ..)| of == kind).map(|(_, day, count)| (*day, *count)).collect();
+            budgets.entry(channel.provider.clone()).or_default().remember(&days);
         }
     }
 }

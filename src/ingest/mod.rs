@@ -5,8 +5,6 @@ pub mod file;
 pub mod http;
 pub mod wire;
 
-use std::collections::HashMap;
-
 use serde_json::Value as Json;
 
 use crate::engine::absorb::is_active;
@@ -32,21 +30,6 @@ pub fn disbelieved(event: &Event) -> Option<String> {
     let absurd = |name: &&str| event.property(name).and_then(Json::as_f64).is_some_and(|amount| amount.abs() >= AMOUNT_MAX);
     let name = ["total", "revenue"].into_iter().find(absurd)?;
     Some(format!("`{name}` is {}: no order is that large", event.property(name).unwrap_or(&Json::Null)))
-}
-
-/// The ids of a file's facts, to find those that are used twice for different things: the first is the fact, the others would vanish as
-/// its copies. Some 32 bytes a fact.
-#[derive(Debug, Default)]
-pub struct IdsSaid(HashMap<u64, u64>);
-
-impl IdsSaid {
-    /// Whether the id was there before and said something else.
-    pub fn contradicts(&mut self, event: &Event) -> bool {
-        let properties = Json::Object(event.properties.clone()).to_string();
-        let said = format!("{:?}\0{}\0{}\0{properties}", event.kind, event.name, event.occurred_at.as_ms());
-        let (id, said) = (twox_hash::XxHash3_64::oneshot(event.id.as_bytes()), twox_hash::XxHash3_64::oneshot(said.as_bytes()));
-        *self.0.entry(id).or_insert(said) != said
-    }
 }
 
 /// A checked fact and whom it is about.

@@ -219,6 +219,12 @@ impl Rulebook {
         &self.sources
     }
 
+    /// What others found in the same files, in the light of what they know. The set stands: its rules are sound.
+    pub fn add_findings(&mut self, findings: Vec<Diagnostic>) {
+        self.diagnostics.extend(findings);
+        self.diagnostics.sort_by(|a, b| a.order_key().cmp(&b.order_key()));
+    }
+
     /// Everything found, errors and warnings, by place.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics

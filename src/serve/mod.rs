@@ -213,9 +213,6 @@ async fn channels(
     for finding in channel::unknown_providers(settings, &rules.snapshot().rules.policy) {
         tracing::error!("{}: its messages fail and say so; {}", finding.message, finding.help.unwrap_or_default());
     }
-    if settings.dispatch.only_to.is_some() {
-        tracing::warn!("a trial: only the recipients of `dispatch.only_to` are written to, messages to others go to files");
-    }
     // a changed policy may name it at any time
     let recording = open_recording(settings, now)?;
     let channels = Channels::from(settings, Some(recording.clone())).context("the providers cannot be set up")?;

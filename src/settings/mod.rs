@@ -6,7 +6,6 @@
 
 mod fields;
 pub mod providers;
-pub mod recipients;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,6 @@ use std::sync::Arc;
 use url::Url;
 
 use self::providers::Provider;
-use self::recipients::AllowList;
 use crate::engine::rule::diagnostic::{Diagnostic, SourceFile};
 use crate::engine::rule::suggest::nearest;
 use crate::engine::rule::syntax::{self, Kind, Node};
@@ -38,7 +36,7 @@ pub struct Settings {
     pub recording: RecordingSettings,
     pub ingest: IngestSettings,
     pub evaluate: BatchSettings,
-    pub dispatch: DispatchSettings,
+    pub dispatch: BatchSettings,
     pub http: HttpSettings,
     pub serve: ServeSettings,
     pub secrets: SecretSettings,
@@ -67,13 +65,6 @@ pub struct RecordingSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IngestSettings {
     pub future_tolerance_seconds: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DispatchSettings {
-    pub batch: usize,
-    /// None: everybody.
-    pub only_to: Option<AllowList>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,10 +142,7 @@ impl Settings {
                 future_tolerance_seconds: reader.value("ingest.future_tolerance_seconds", |text| number(text, 0, 86_400)),
             },
             evaluate: BatchSettings { batch: reader.value("evaluate.batch", |text| number(text, 1, 10_000)) },
-            dispatch: DispatchSettings {
-                batch: reader.value("dispatch.batch", |text| number(text, 1, 10_000)),
-                only_to: reader.value("dispatch.only_to", recipients),
-            },
+            dispatch: BatchSettings { batch: reader.value("dispatch.batch", |text| number(text, 1, 10_000)) },
             http: HttpSettings {
                 listen: reader.value("http.listen", address),
                 connections: reader.value("http.connections", |text| number(text, 1, 1_000_000)),
@@ -199,11 +187,6 @@ fn number<T: FromStr + PartialOrd + Copy + std::fmt::Display>(text: &str, min: T
         Ok(number) if number >= min && number <= max => Ok(number),
         _ => Err(format!("expected a number from {min} to {max}")),
     }
-}
-
-/// `everybody`, or the recipients of a trial.
-fn recipients(text: &str) -> Result<Option<AllowList>, String> {
-    if text == "everybody" { Ok(None) } else { AllowList::parse(text).map(Some) }
 }
 
 /// `HOST:PORT`; whether it can be listened on is seen when it is tried.

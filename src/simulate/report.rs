@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Fate, Person, Timeline};
 use crate::engine::action::MessageState;
 use crate::engine::profile::{Category, Name};
-use crate::engine::rule::{ConsentBasis, Rule};
+use crate::engine::rule::ConsentBasis;
 use crate::engine::time::{DAY_MS, Timestamp};
 
 /// Printed under every report: a replay measures no effect.
@@ -29,9 +29,6 @@ pub struct Report {
     pub events: u64,
     pub profiles: u64,
     pub rules: BTreeMap<Name, RuleReport>,
-    /// Rules and their steps as the files have them: the order in which people read them.
-    #[serde(skip)]
-    order: Vec<(Name, Vec<Name>)>,
     /// What a reader should know before reading the figures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -77,8 +74,6 @@ impl Report {
             let existing = timeline.counts.existing.get(&rule.id).copied().unwrap_or_default();
             rules.insert(Name::clone(&rule.id), RuleReport { entered, existing, steps });
         }
-        let steps = |rule: &Rule| rule.steps.iter().chain(&rule.on_exit).map(|step| Name::clone(&step.id)).collect();
-        let order = timeline.rules().rules.iter().map(|rule| (Name::clone(&rule.id), steps(rule))).collect();
         let mut profiles = 0;
         let mut daily_scan = 0;
         for (_, person) in timeline.people() {
@@ -94,7 +89,6 @@ impl Report {
             events: timeline.counts.events,
             profiles,
             rules,
-            order,
             notes: notes(timeline),
             faults: timeline.faults.clone(),
             caveat: CAVEAT,
@@ -146,11 +140,7 @@ impl StepReport {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} events of {} people until {}", self.events, self.profiles, self.until)?;
-        for note in &self.notes {
-            writeln!(f, "note: {note}")?;
-        }
-        writeln!(f)?;
+        writeln!(f, "{} events of {} people until {}\n", self.events, self.profiles, self.until)?;
         let width = self.rules.values().flat_map(|r| r.steps.keys()).map(|id| id.chars().count() + 2).max();
         let width = width.unwrap_or_default().max(self.rules.keys().map(|id| id.chars().count()).max().unwrap_or_default()).max(4);
         let columns = ["entered", "existing", "sent", "acted", "dropped", "held", "blocked", "skipped"];
@@ -159,11 +149,9 @@ impl fmt::Display for Report {
             write!(f, "  {column:>8}")?;
         }
         writeln!(f)?;
-        let none = RuleReport::default();
-        for (id, steps) in &self.order {
-            let rule = self.rules.get(id).unwrap_or(&none);
+        for (id, rule) in &self.rules {
             writeln!(f, "{id:width$}  {:>8}  {:>8}", rule.entered, rule.existing)?;
-            for (step, s) in steps.iter().filter_map(|step| rule.steps.get_key_value(step)) {
+            for (step, s) in &rule.steps {
                 write!(f, "{:width$}  {:>8}  {:>8}", format!("  {step}"), "", "")?;
                 for number in [s.sent, s.acted, s.dropped, s.held, s.blocked, s.skipped] {
                     write!(f, "  {number:>8}")?;
@@ -176,6 +164,9 @@ impl fmt::Display for Report {
             "\nevaluations {} ({} by the clock alone); a daily scan of everybody would have made {}",
             self.evaluations, self.clock_instants, self.daily_scan
         )?;
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
         for fault in &self.faults {
             writeln!(f, "fault of the engine: {fault}")?;
         }

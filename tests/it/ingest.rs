@@ -59,14 +59,6 @@ fn a_file_is_taken_in_once_and_bad_rows_are_written_down() {
     assert_eq!(written[3]["row"], "nonsense");
     assert!(written[0]["reason"].as_str().expect("text").contains("nobody to whom it happened"));
 
-    // one id for two things: the first is the fact, and the other does not vanish unheard
-    let twice = events()
-        .replace(r#""event":7"#, r#""event":"Order Completed""#)
-        .replace(r#""messageId":"d","userId":"u2""#, r#""messageId":"b","userId":"u1""#);
-    let out = import(scratch.path(), &write(scratch.path(), "twice.ndjson", &twice), &[]);
-    assert_eq!((&report(&out)["contradicting"], out.status.code()), (&1.into(), Some(1)));
-    assert!(String::from_utf8_lossy(&out.stderr).contains("1 row with the id of a row before, and other content"));
-
     let second = report(&import(scratch.path(), &file, &[]));
     assert_eq!((&second["new"], &second["duplicates"]), (&0.into(), &3.into()), "{second}");
 }

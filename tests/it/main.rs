@@ -12,6 +12,7 @@ mod mail;
 mod messages;
 mod pack;
 mod people;
+mod providers;
 mod reload;
 mod rule_tests;
 mod rules;

@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use rekindle::channel::trial::Trial;
 use rekindle::channel::{Channel, Channels, Outcome, Outgoing, Receipt, RetryClass};
 use rekindle::clock::VirtualClock;
 use rekindle::console::Console;
 use rekindle::console::control::{self, Reply, Request, Scope};
 use rekindle::dispatch::{self, Dispatcher};
-use rekindle::engine::action::{Channel as Kind, MessageId, MessageState, Outcome as Fact};
+use rekindle::engine::action::{Channel as Kind, MessageId, MessageState, Outcome as Fact, What};
 use rekindle::engine::decide::Pause;
 use rekindle::engine::event::{Event, EventKind};
 use rekindle::engine::profile::{Name, Profile, Run, RunOutcome};
@@ -21,7 +20,6 @@ use rekindle::engine::rule::diagnostic::SourceFile;
 use rekindle::engine::time::{DAY_MS, HOUR_MS, MINUTE_MS, Timestamp};
 use rekindle::evaluate::{self, Evaluator};
 use rekindle::rulebook::Rulebook;
-use rekindle::settings::recipients::AllowList;
 use rekindle::store::sqlite::SqliteStore;
 use rekindle::store::{
     Identity, IntentCommit, IntentStep, Look, MessageIntent, MessageResult, MessageRow, NewEvent, PauseScope, ProfileId, Publication,
@@ -122,8 +120,12 @@ pub struct Shop {
 
 /// The rules and templates of this file as a rules directory would hold them.
 fn rulebook() -> Rulebook {
+    rulebook_of(RULES)
+}
+
+fn rulebook_of(rules: &str) -> Rulebook {
     let templates = TEMPLATES.iter().map(|(path, text)| (format!("templates/{path}"), text.to_string()));
-    let texts = std::iter::once(("rules.yaml".to_owned(), RULES.to_owned())).chain(templates);
+    let texts = std::iter::once(("rules.yaml".to_owned(), rules.to_owned())).chain(templates);
     let book = Rulebook::of(texts.map(|(path, text)| SourceFile { path: path.into(), text: text.into() }).collect());
     assert!(book.set().is_some(), "{}", book.render_errors());
     book
@@ -135,9 +137,12 @@ impl Shop {
     }
 
     async fn open_with(sms: Scripted) -> Shop {
+        Shop::open_by(sms, rulebook()).await
+    }
+
+    async fn open_by(sms: Scripted, book: Rulebook) -> Shop {
         let directory = tempfile::tempdir().expect("a directory");
         let store = SqliteStore::open(&directory.path().join("shop.db"), "test").await.expect("a database");
-        let book = rulebook();
         let set = book.set().expect("sound rules");
         let texts = book.sources().iter().map(|source| (source.path.to_string(), source.text.to_string())).collect();
         let rules = set.rules.iter().map(|rule| PublishedRule { id: rule.id.clone(), when_hash: rule.when_hash, hash: rule.hash });
@@ -275,6 +280,156 @@ async fn greeted(answer: Outcome) -> Shop {
     assert_eq!((pass.entered, pass.messages), (1, 1), "{pass}");
     shop.dispatch(start()).await;
     shop
+}
+
+/// The shop with two text message providers in a pool, and a policy that says so.
+struct Pool {
+    shop: Shop,
+    second: Arc<Scripted>,
+    dispatcher: Dispatcher,
+}
+
+impl Pool {
+    /// `channel`: what the policy says of text messages beside the provider.
+    async fn open(first: Scripted, channel: &str) -> Pool {
+        let policy = format!("  channels: {{ sms: {{ provider: texts{channel} }} }}\nrules:\n");
+        let text = RULES.replacen("rules:\n", &policy, 1).replace("max_entries: 3", "max_entries: 1000");
+        let shop = Shop::open_by(first, rulebook_of(&text)).await;
+        let second = Arc::new(Scripted::default());
+        let (one, two): (Arc<dyn Channel>, Arc<dyn Channel>) = (shop.sms.clone(), second.clone());
+        let names: Vec<Name> = vec!["one".into(), "two".into()];
+        let providers = names.iter().cloned().zip([one, two]).collect();
+        let channels = Channels::named(providers, BTreeMap::from([("texts".into(), names)]));
+        let dispatcher = Dispatcher::new(shop.store.clone(), shop.rules.clone(), channels, "w1".into());
+        Pool { shop, second, dispatcher }
+    }
+
+    /// So many people sign up and are decided about.
+    async fn sign_up(&self, people: std::ops::Range<usize>, at: Timestamp) {
+        for n in people {
+            self.shop.meet(&format!("u{n}")).await;
+            self.shop.sign_up(&format!("u{n}"), at).await;
+        }
+        self.shop.evaluate(at).await;
+    }
+
+    async fn dispatch(&self, now: Timestamp) -> dispatch::Pass {
+        dispatch::run_once(&self.dispatcher, Look::Now(now), 100).await.expect("a pass")
+    }
+
+    fn sent(&self) -> (usize, usize) {
+        (self.shop.sms.sent().len(), self.second.sent().len())
+    }
+}
+
+fn answers(answers: impl IntoIterator<Item = Outcome>) -> Scripted {
+    Scripted { answers: Mutex::new(answers.into_iter().collect()), ..Scripted::default() }
+}
+
+#[tokio::test]
+async fn the_next_of_a_pool_is_tried_only_after_a_definite_failure() {
+    for (answer, second, state) in [
+        (busy(RetryClass::Transient), 1, MessageState::Accepted),
+        (busy(RetryClass::Config), 1, MessageState::Accepted),
+        // somebody else would refuse it, too
+        (rejected(false), 0, MessageState::Failed),
+        // it may have gone out already
+        (ambiguous(true), 0, MessageState::Unknown),
+    ] {
+        let pool = Pool::open(answers([answer.clone()]), "").await;
+        pool.sign_up(0..1, start()).await;
+        pool.dispatch(start()).await;
+        assert_eq!(pool.sent(), (1, second), "{answer:?}");
+        assert_eq!(pool.shop.states("u0").await, [(Kind::Sms, state)], "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_out_of_order_holds_its_messages_and_fails_none() {
+    let down = || (0..20).map(|_| busy(RetryClass::Transient)).chain([busy(RetryClass::Config)]);
+    // with a second one, everything goes by that, and the first is hardly asked any more
+    let pool = Pool::open(answers(down()), "").await;
+    for n in 0..12 {
+        pool.sign_up(n..n + 1, start().plus_ms(n as i64)).await;
+        pool.dispatch(start().plus_ms(n as i64)).await;
+    }
+    assert_eq!(pool.sent(), (6, 12), "six failures in a row, then it is left alone");
+
+    // both refuse our account: nothing fails, nothing is spent, all wait with the reason
+    let pool = Pool::open(answers([busy(RetryClass::Config)]), "").await;
+    pool.second.answers.lock().expect("no panic").push_back(busy(RetryClass::Config));
+    pool.sign_up(0..3, start()).await;
+    pool.dispatch(start()).await;
+    let sent = pool.sent();
+    let later = start().plus_ms(5_000);
+    pool.sign_up(3..5, later).await;
+    let pass = pool.dispatch(later).await;
+    assert_eq!((pass.held, pass.attempts, pool.sent()), (2, 0, sent), "{pass}");
+    let row = pool.shop.messages("u4").await.remove(0);
+    assert_eq!((row.state, row.attempts.len()), (MessageState::Queued, 0));
+    assert!(row.because.as_deref().is_some_and(|because| because.contains("out of order")), "{:?}", row.because);
+    assert_eq!(pool.shop.slots("u4").await, 1, "it keeps its slot");
+    // a minute later one probe goes; it works, and the others follow
+    let mut now = later;
+    for _ in 0..8 {
+        now = now.plus_ms(MINUTE_MS + 1_000);
+        pool.dispatch(now).await;
+    }
+    for n in 0..5 {
+        assert_eq!(pool.shop.states(&format!("u{n}")).await, [(Kind::Sms, MessageState::Accepted)], "u{n}");
+    }
+}
+
+#[tokio::test]
+async fn the_policys_rate_is_kept_and_a_providers_word_for_how_long() {
+    let pool = Pool::open(Scripted::default(), ", rate: 3/s").await;
+    pool.sign_up(0..10, start()).await;
+    let mut per_second = Vec::new();
+    for second in 0..5 {
+        per_second.push(pool.dispatch(start().plus_ms(second * 1_000)).await.accepted);
+    }
+    assert_eq!(per_second, [3, 3, 3, 1, 0]);
+    let entries = pool.shop.store.entries(0, 1_000).await.expect("a read");
+    assert!(entries.iter().all(|row| row.entry.what != What::Held), "a provider's rate is no decision about a person");
+
+    let wait = Outcome::Retry { class: RetryClass::Throttle, after_ms: Some(30_000), detail: "429".into() };
+    let pool = Pool::open(answers([wait.clone()]), "").await;
+    pool.second.answers.lock().expect("no panic").push_back(wait);
+    pool.sign_up(0..1, start()).await;
+    pool.dispatch(start()).await;
+    pool.sign_up(1..2, start().plus_ms(10)).await;
+    let pass = pool.dispatch(start().plus_ms(10)).await;
+    assert_eq!((pass.held, pass.attempts), (1, 0), "nobody is sent to a provider that asked us to wait: {pass}");
+    let pass = pool.dispatch(start().plus_ms(30_010)).await;
+    assert_eq!(pass.accepted, 2, "{pass}");
+}
+
+#[tokio::test]
+async fn a_warm_up_goes_on_after_a_restart() {
+    let mut pool = Pool::open(Scripted::default(), ", warm_up: { start: 4/d, grow: 50% }").await;
+    pool.sign_up(0..12, start()).await;
+    assert_eq!(pool.dispatch(start()).await.accepted, 4);
+    let days = pool.shop.store.days_sent().await.expect("a read");
+    assert_eq!(days, [(Kind::Sms, at("2026-03-02T00:00:00Z"), 4)]);
+
+    // the process dies and another begins: it knows what went out today, and since when the provider is in use
+    let channels = pool.dispatcher.channels.clone();
+    pool.dispatcher = Dispatcher::new(pool.shop.store.clone(), pool.shop.rules.clone(), channels, "w2".into());
+    pool.dispatcher.traffic.remember(&pool.shop.rules.snapshot().rules.policy, &days);
+    pool.sign_up(12..13, start().plus_ms(1)).await;
+    assert_eq!(pool.dispatch(start().plus_ms(1)).await.accepted, 0);
+    let tomorrow = at("2026-03-03T00:00:00Z");
+    assert_eq!(pool.dispatch(tomorrow).await.accepted, 6, "half as much again");
+}
+
+#[tokio::test]
+async fn the_policys_retries_end_a_message_that_a_broken_connection_keeps_back() {
+    let pool = Pool::open(answers((0..4).map(|_| busy(RetryClass::Transient))), ", retries: 1").await;
+    pool.second.answers.lock().expect("no panic").extend((0..4).map(|_| busy(RetryClass::Transient)));
+    pool.sign_up(0..1, start()).await;
+    pool.dispatch(start()).await;
+    pool.dispatch(start().plus_ms(HOUR_MS)).await;
+    assert_eq!(pool.shop.messages("u0").await.remove(0).state, MessageState::Dead, "two attempts");
 }
 
 #[tokio::test]
@@ -742,24 +897,6 @@ async fn a_test_message_is_marked_and_leaves_nothing_behind() {
     for (rule, channel, why) in [("helo", "sms", "no rule"), ("hello", "push", "it sends in"), ("hello", "pigeon", "no channel")] {
         let reply = shop.command(start(), send(rule, channel)).await;
         assert!(reply.refused && reply.lines.concat().contains(why), "{reply:?}");
-    }
-}
-
-#[tokio::test]
-async fn in_a_trial_only_those_on_the_list_are_written_to() {
-    let shop = Shop::open().await;
-    let files = Arc::new(Scripted::default());
-    for (list, sent, recorded) in [("+44163*", 1, 0), ("+4915*, ana@shop.example", 1, 1)] {
-        let allowed = AllowList::parse(list).expect("a list");
-        let trial: Arc<dyn Channel> = Arc::new(Trial { allowed, provider: shop.sms.clone(), recording: files.clone() });
-        let user = format!("person-{recorded}");
-        shop.meet(&user).await;
-        shop.sign_up(&user, start()).await;
-        shop.evaluate(start()).await;
-        let channels = Channels::fixed(BTreeMap::from([(Kind::Sms, trial)]));
-        let dispatcher = Dispatcher::new(shop.store.clone(), shop.rules.clone(), channels, "w1".into());
-        let pass = dispatch::run_once(&dispatcher, Look::Now(start()), 100).await.expect("a pass");
-        assert_eq!((pass.accepted, shop.sms.sent().len(), files.sent().len()), (1, sent, recorded), "{list}");
     }
 }
 

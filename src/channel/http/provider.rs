@@ -35,7 +35,7 @@ pub struct Description {
 
 /// What the administrator's file may say of every provider of kind `http`.
 pub const COMMON_SETTINGS: [&str; 7] =
-    ["kind", "file", "timeout", "allow_networks", "callback_token", "callback_secret", "callback_secret_before"];
+    ["kind", "file", "ca", "allow_networks", "callback_token", "callback_secret", "callback_secret_before"];
 
 /// A value that differs from shop to shop.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -122,8 +122,8 @@ pub struct AnswerRule {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Match {
-    One(serde_json::Value),
     Any(Vec<serde_json::Value>),
+    One(serde_json::Value),
 }
 
 impl Match {
@@ -207,7 +207,7 @@ impl Description {
         if let Some(own) = self.settings.keys().find(|key| COMMON_SETTINGS.contains(&key.as_str())) {
             return Err(format!("the setting `{own}` is common to all providers: it is not declared"));
         }
-        Ok(())
+        super::body::unknown_names(self).map_or(Ok(()), Err)
     }
 }
 
@@ -246,6 +246,7 @@ mod tests {
             ("  json:\n    id:", "  form: { a: b }\n  json:\n    id:", "exactly one of `json`, `form`"),
             ("  token: {", "  callback_token: {", "`callback_token` is common to all providers"),
             ("  auth:", "  ahut:", "unknown field `ahut`"),
+            ("{{ sms }}", "{{ smss }}", "`{{ smss }}` is no value, did you mean `sms`?"),
             ("is: delivered", "is: arrived", "unknown variant `arrived`"),
         ] {
             assert!(sound.contains(from), "{from}");

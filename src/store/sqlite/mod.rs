@@ -291,6 +291,10 @@ impl Store for SqliteStore {
         world::latest_heartbeat(&self.readers).await.map_err(|e| self.failed(e))
     }
 
+    async fn days_sent(&self) -> Result<Vec<(Channel, Timestamp, u64)>, StoreError> {
+        reads::days_sent(&self.readers).await.map_err(|e| self.failed(e))
+    }
+
     async fn source_hours(&self, since: Timestamp) -> Result<Vec<SourceHour>, StoreError> {
         world::source_hours(&self.readers, since).await.map_err(|e| self.failed(e))
     }

@@ -379,6 +379,20 @@ pub(super) async fn counts(readers: &SqlitePool) -> Result<Counts, StoreError> {
     Ok(counts)
 }
 
+pub(super) const COUNT_DAYS_SENT: &str = "select m.channel, a.started_at - a.started_at % 86400000 as day, count(*)
+    from attempts a join messages m on m.profile_id = a.profile_id and m.id = a.message_id
+    where coalesce(a.provider_id, '') not like 'simulated-%' group by m.channel, day order by m.channel, day";
+
+/// Walks over all attempts: for the start of a process.
+pub(super) async fn days_sent(readers: &SqlitePool) -> Result<Vec<(Channel, Timestamp, u64)>, StoreError> {
+    let mut days = Vec::new();
+    for row in sqlx::query(COUNT_DAYS_SENT).fetch_all(readers).await? {
+        let mut fields = Fields::of("attempts", &row);
+        days.push((fields.word("channel", Channel::named)?, fields.instant("started_at")?, fields.count("count")?));
+    }
+    Ok(days)
+}
+
 pub(super) async fn dump(readers: &SqlitePool, id: ProfileId) -> Result<String, StoreError> {
     match profile(readers, id).await? {
         Some(profile) => Ok(text::text(&profile, &history(readers, id).await?)),

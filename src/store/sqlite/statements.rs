@@ -118,6 +118,7 @@ const OTHER: &[(&str, &str)] = &[
     ("COUNT_MESSAGES", r::COUNT_MESSAGES),
     ("COUNT_POSTINGS", r::COUNT_POSTINGS),
     ("COUNT_EXPOSURES", r::COUNT_EXPOSURES),
+    ("COUNT_DAYS_SENT", r::COUNT_DAYS_SENT),
 ];
 
 const SOURCES: [&str; 12] = [

@@ -2,7 +2,7 @@
 
 pub mod sink;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -335,6 +335,22 @@ async fn nothing_leaves_in_the_clear_where_tls_is_wanted() {
     assert!(!format!("{outcome:?}").contains("hunter2"));
 }
 
+/// Where the libraries of others are installed, or the machine's own.
+pub fn python() -> PathBuf {
+    let installed = std::env::var_os("REKINDLE_SDKS").map(|sdks| PathBuf::from(sdks).join("python/bin/python"));
+    installed.unwrap_or_else(|| PathBuf::from("python3"))
+}
+
+/// Whether a foreign library is there; where services are required, it must be.
+pub fn has_python(module: &str, how: &str) -> bool {
+    let found = Command::new(python()).args(["-c", &format!("import {module}")]).output().is_ok_and(|output| output.status.success());
+    assert!(found || std::env::var_os("REKINDLE_REQUIRE_SERVICES").is_none(), "needed here: {how}");
+    if !found {
+        eprintln!("skipped: {how}");
+    }
+    found
+}
+
 /// Keys made for these tests: RSA by openssl, Ed25519 by the library.
 fn dkim_keys() -> Vec<Dkim> {
     let key = |selector: &str, file: &str| {
@@ -362,11 +378,7 @@ async fn signatures_are_those_that_others_accept() {
     }
     assert_eq!(signed.split(':').filter(|name| *name == "from").count(), 2, "a second From breaks it");
 
-    let required = std::env::var_os("REKINDLE_REQUIRE_SERVICES").is_some();
-    let has_dkimpy = Command::new("python3").args(["-c", "import dkim"]).output().is_ok_and(|output| output.status.success());
-    assert!(has_dkimpy || !required, "dkimpy is needed (pip install dkimpy)");
-    if !has_dkimpy {
-        eprintln!("skipped: python3 with dkimpy is not installed");
+    if !has_python("dkim", "pip install dkimpy pynacl") {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
@@ -374,7 +386,7 @@ async fn signatures_are_those_that_others_accept() {
     let verify = |mail: &str| {
         std::fs::write(&path, mail).expect("written");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mail/verify.py");
-        let output = Command::new("python3").arg(script).arg(&path).output().expect("python");
+        let output = Command::new(python()).arg(script).arg(&path).output().expect("python");
         String::from_utf8_lossy(&output.stdout).trim().to_owned() + &*String::from_utf8_lossy(&output.stderr)
     };
     assert_eq!(verify(&mail), "rsa True\ned True");
