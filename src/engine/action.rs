@@ -213,6 +213,11 @@ impl Outcome {
         Self::ALL.into_iter().find(|o| o.name() == name)
     }
 
+    /// Several as a sum of their bits.
+    pub fn bits(outcomes: &[Outcome]) -> u16 {
+        outcomes.iter().fold(0, |sum, outcome| sum | outcome.bit())
+    }
+
     /// The bit of this outcome in [`Message::wakes_on`].
     pub fn bit(self) -> u16 {
         1 << Self::ALL.iter().position(|o| *o == self).unwrap_or(0)

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::coupon;
+use super::coupon::{self, Gift, Salt};
 use super::points::Booked;
 use super::profile::{Entitlement, Name, Profile};
 use super::rule::expr::Names;
@@ -27,6 +27,8 @@ pub struct GrantOrder<'a> {
     pub step: Name,
     /// Coupon name to the face value (minor units) reserved in this calendar month of the shop's zone.
     pub budgets: &'a BTreeMap<Name, i64>,
+    /// What codes of coupons are derived with.
+    pub salt: &'a Salt,
 }
 
 /// Makes a grant whole or not at all. Returns what it takes of which coupon's budget; the error says why it cannot be made.
@@ -44,7 +46,7 @@ pub fn grant(
     match grant {
         Grant::Coupon(name) => {
             within_budget(program, name, &order)?;
-            let face_value = coupon::give(profile, names, name, expires, &source, order.at, booked)?;
+            let face_value = coupon::give(profile, names, Gift { name, expires, source: &source, at: order.at, salt: order.salt }, booked)?;
             Ok(vec![(name.clone(), face_value)])
         }
         Grant::Benefit(name) => {
@@ -81,7 +83,8 @@ fn give_bundle(
     let mut used = vec![];
     if let Some(coupon) = &bundle.coupon {
         within_budget(program, coupon, order)?;
-        used.push((coupon.clone(), coupon::give(profile, names, coupon, expires, source, order.at, booked)?));
+        let gift = Gift { name: coupon, expires, source, at: order.at, salt: order.salt };
+        used.push((coupon.clone(), coupon::give(profile, names, gift, booked)?));
     }
     if let Some(benefit) = &bundle.benefit {
         entitle(profile, names, benefit, expires, source, order.at, booked)?;
@@ -163,7 +166,7 @@ mod tests {
         booked: &mut Booked,
     ) -> Result<Vec<(Name, i64)>, String> {
         let budgets = BTreeMap::from([(Name::from("back5"), used)]);
-        let order = GrantOrder { at, rule: "rule".into(), run, step: "step".into(), budgets: &budgets };
+        let order = GrantOrder { at, rule: "rule".into(), run, step: "step".into(), budgets: &budgets, salt: &Salt::default() };
         grant(profile, shop.names(), what, Some(Span::days(7)), order, booked)
     }
 

@@ -1,10 +1,15 @@
 //! Coupons: codes, their life, their redemption.
 //!
 //! A coupon that travels with a message is reserved with the decision, issued as the message goes out (its life begins then), released
-//! if the message never goes. Codes are derived, not drawn: the same message or run has the same code however often it is decided.
+//! if the message never goes. Codes are derived, not drawn: the same message or run has the same code however often it is decided. They
+//! are derived with the database's secret ([`Salt`]): who knows the ids alone cannot guess them.
 //!
 //! Not here: whether the budget allows it (the gate `budget`, and [`super::benefit::grant`]); imported code lists.
 
+use std::fmt;
+use std::sync::Arc;
+
+use ring::hmac;
 use serde_json::{Value as Json, json};
 
 use super::absorb::{self, ORDER_COMPLETED};
@@ -24,10 +29,27 @@ const CLOSED_KEPT_MS: i64 = 30 * DAY_MS;
 /// The event with which a shop reports a redemption that is no order.
 const COUPON_REDEEMED: &str = "coupon_redeemed";
 
-/// The code of an origin: 60 bits of its hash.
-pub fn code(origin: &str) -> Name {
-    let hash = twox_hash::XxHash3_128::oneshot(origin.as_bytes());
-    let symbols = (0..CODE_LENGTH).filter_map(|place| SYMBOLS.get((hash >> (5 * place) & 31) as usize));
+/// The secret that codes are derived with. Empty in rule tests and replays, whose codes nobody can use.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Salt(Arc<[u8]>);
+
+impl Salt {
+    pub fn new(secret: &[u8]) -> Self {
+        Salt(secret.into())
+    }
+}
+
+impl fmt::Debug for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Salt(..)")
+    }
+}
+
+/// The code of an origin: 60 bits of its HMAC-SHA-256.
+pub fn code(salt: &Salt, origin: &str) -> Name {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &salt.0), origin.as_bytes());
+    let bits = tag.as_ref().iter().take(8).fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
+    let symbols = (0..CODE_LENGTH).filter_map(|place| SYMBOLS.get((bits >> (5 * place) & 31) as usize));
     Name::from(symbols.map(|symbol| char::from(*symbol)).collect::<String>())
 }
 
@@ -58,6 +80,7 @@ pub fn reserve(
     offer: &Offer,
     message: MessageId,
     rule: &Name,
+    salt: &Salt,
     now: Timestamp,
 ) -> Result<i64, String> {
     let kind = known(names, &offer.coupon)?;
@@ -65,7 +88,7 @@ pub fn reserve(
     if profile.coupons.iter().all(|coupon| coupon.message != Some(message)) {
         profile.coupons.push(Coupon {
             offer: offer.coupon.clone(),
-            code: code_of(kind, &offer.coupon, &message.to_string())?,
+            code: code_of(kind, &offer.coupon, salt, &message.to_string())?,
             issued_at: None,
             valid: offer.valid.unwrap_or(kind.valid),
             until: Timestamp::FOREVER,
@@ -94,16 +117,22 @@ pub fn release(profile: &mut Profile, message: MessageId) {
     profile.coupons.retain(|coupon| coupon.message != Some(message) || coupon.issued_at.is_some());
 }
 
-/// Gives a coupon at once, without a message; the same `source` has it once. Returns the face value; the error says why not.
-pub fn give(
-    profile: &mut Profile,
-    names: Names<'_>,
-    name: &Name,
-    expires: Option<Span>,
-    source: &Name,
-    at: Timestamp,
-    booked: &mut Booked,
-) -> Result<i64, String> {
+/// A coupon to be given at once.
+#[derive(Clone, Copy)]
+pub struct Gift<'a> {
+    /// Name in the program.
+    pub name: &'a Name,
+    /// Replaces the coupon's own `valid`.
+    pub expires: Option<Span>,
+    /// Run and step that give it: the same source gives it once.
+    pub source: &'a Name,
+    pub at: Timestamp,
+    pub salt: &'a Salt,
+}
+
+/// Gives a coupon at once, without a message. Returns the face value; the error says why not.
+pub fn give(profile: &mut Profile, names: Names<'_>, gift: Gift<'_>, booked: &mut Booked) -> Result<i64, String> {
+    let Gift { name, expires, source, at, salt } = gift;
     let kind = known(names, name)?;
     tidy(profile, at);
     if profile.coupons.iter().any(|coupon| coupon.source == *source && coupon.offer == *name) {
@@ -112,7 +141,7 @@ pub fn give(
     let valid = expires.unwrap_or(kind.valid);
     let coupon = Coupon {
         offer: name.clone(),
-        code: code_of(kind, name, &format!("{}\0{source}", profile.key))?,
+        code: code_of(kind, name, salt, &format!("{}\0{source}", profile.key))?,
         issued_at: Some(at),
         valid,
         until: valid.after(at, &names.policy.zone_of(profile)),
@@ -154,9 +183,9 @@ fn known<'a>(names: Names<'a>, name: &str) -> Result<&'a CouponType, String> {
     names.program.and_then(|program| program.coupons.get(name)).ok_or_else(|| format!("the program has no coupon {name} any more"))
 }
 
-fn code_of(kind: &CouponType, name: &Name, origin: &str) -> Result<Name, String> {
+fn code_of(kind: &CouponType, name: &Name, salt: &Salt, origin: &str) -> Result<Name, String> {
     match kind.source {
-        CouponSource::Generated => Ok(code(origin)),
+        CouponSource::Generated => Ok(code(salt, origin)),
         CouponSource::Shared => Ok(name.clone()),
         CouponSource::Pool => Err(format!("coupon {name} draws on a pool of codes, which is not yet available")),
     }
@@ -186,21 +215,25 @@ mod tests {
 
     #[test]
     fn codes_are_long_unambiguous_and_always_the_same() {
-        let codes: std::collections::BTreeSet<Name> = (0..10_000).map(|n| code(&n.to_string())).collect();
+        let (salt, other) = (Salt::new(b"a secret"), Salt::new(b"another one"));
+        let codes: std::collections::BTreeSet<Name> = (0..10_000).map(|n| code(&salt, &n.to_string())).collect();
         assert_eq!(codes.len(), 10_000);
         for code in codes {
             assert!(code.len() >= 10 && code.bytes().all(|b| SYMBOLS.contains(&b)), "{code}");
         }
-        assert_eq!(code("a"), code("a"));
+        assert_eq!(code(&salt, "a"), code(&salt, "a"));
+        assert!(code(&salt, "a") != code(&other, "a"), "the ids alone give no code");
+        assert_eq!(format!("{salt:?}"), "Salt(..)");
     }
 
     #[test]
     fn the_life_of_an_offer_begins_as_its_message_goes_out() {
         let (shop, mut profile, rule) = (shop(), profile(), Name::from("rule"));
         let names = shop.names();
-        let worth = reserve(&mut profile, names, &offer("back5", None), MessageId(1), &rule, day(0));
+        let worth = reserve(&mut profile, names, &offer("back5", None), MessageId(1), &rule, &Salt::default(), day(0));
         assert_eq!((worth, open(&profile, day(0)).0), (Ok(500), 0));
-        reserve(&mut profile, names, &offer("back5", Some(Span::days(2))), MessageId(2), &rule, day(0)).expect("a second one");
+        reserve(&mut profile, names, &offer("back5", Some(Span::days(2))), MessageId(2), &rule, &Salt::default(), day(0))
+            .expect("a second one");
         assert!(issue(&mut profile, names, MessageId(2), day(3)).is_some());
         assert!(issue(&mut profile, names, MessageId(2), day(4)).is_none(), "once");
         assert_eq!(open(&profile, day(3)), (1, day(5)));
@@ -213,9 +246,12 @@ mod tests {
     fn no_message_ever_has_an_empty_code() {
         let (shop, mut profile) = (shop(), profile());
         for name in ["listed", "gone"] {
-            assert!(reserve(&mut profile, shop.names(), &offer(name, None), MessageId(1), &"rule".into(), day(0)).is_err());
+            assert!(
+                reserve(&mut profile, shop.names(), &offer(name, None), MessageId(1), &"rule".into(), &Salt::default(), day(0)).is_err()
+            );
         }
-        reserve(&mut profile, shop.names(), &offer("TEN", None), MessageId(1), &"rule".into(), day(0)).expect("a shared code");
+        reserve(&mut profile, shop.names(), &offer("TEN", None), MessageId(1), &"rule".into(), &Salt::default(), day(0))
+            .expect("a shared code");
         assert_eq!(profile.coupons.iter().map(|coupon| &*coupon.code).collect::<Vec<_>>(), ["TEN"]);
     }
 
@@ -223,8 +259,10 @@ mod tests {
     fn an_order_redeems_the_codes_it_names_while_they_are_open() {
         let order = |at, coupon: Json| event("Order Completed", at, json!({ "order_id": "1", "total": 9.0, "coupon": coupon }));
         let (shop, mut profile, mut booked) = (shop(), profile(), Booked::default());
-        give(&mut profile, shop.names(), &"back5".into(), None, &"r/1/s".into(), day(0), &mut booked).expect("a coupon");
-        give(&mut profile, shop.names(), &"back5".into(), None, &"r/1/s".into(), day(0), &mut booked).expect("the same coupon");
+        let (name, source, salt) = ("back5".into(), "r/1/s".into(), Salt::default());
+        let gift = Gift { name: &name, expires: None, source: &source, at: day(0), salt: &salt };
+        give(&mut profile, shop.names(), gift, &mut booked).expect("a coupon");
+        give(&mut profile, shop.names(), gift, &mut booked).expect("the same coupon");
         assert_eq!(profile.coupons.len(), 1, "one source, one coupon");
         let code = profile.coupons[0].code.to_lowercase();
         for (at, coupon) in [(day(1), json!("nonsense")), (day(14), json!(code)), (day(2), json!(["x", code])), (day(3), json!(code))] {

@@ -111,9 +111,12 @@ pub fn channels_left<'a>(channels: &'a [Channel], tries: &[Try]) -> &'a [Channel
     channels.get(tried.map_or(0, |index| index + 1)..).unwrap_or_default()
 }
 
-/// Whether that result lets the next channel follow: never after a hold, `unknown` or `expired`.
+/// The results that let the next channel follow: never after a hold, `unknown` or `expired`.
+pub const FOLLOWED: [Outcome; 4] = [Outcome::Failed, Outcome::Bounced, Outcome::Dead, Outcome::Blocked];
+
+/// Whether that result lets the next channel follow.
 pub fn lets_next_follow(outcome: Option<Outcome>) -> bool {
-    matches!(outcome, Some(Outcome::Failed | Outcome::Bounced | Outcome::Dead | Outcome::Blocked))
+    outcome.is_some_and(|outcome| FOLLOWED.contains(&outcome))
 }
 
 /// Whether a step has come as far as a `require` asks.
@@ -126,30 +129,6 @@ pub fn satisfies(step: &StepState, required: Required) -> bool {
         Required::Delivered => matches!(t.outcome, Some(Outcome::Delivered | Outcome::Opened | Outcome::Clicked)),
         Required::Opened => matches!(t.outcome, Some(Outcome::Opened | Outcome::Clicked)),
     })
-}
-
-/// Outcomes of a message of this step that somebody waits for, as a sum of [`Outcome::bit`].
-pub fn wakes_on(rule: &Rule, index: usize, further_channel: bool) -> u16 {
-    let bits = |outcomes: &[Outcome]| outcomes.iter().fold(0, |sum, outcome| sum | outcome.bit());
-    let mut wakes = step_at(rule, index).map_or(0, |step| step.wakes_on);
-    if further_channel {
-        wakes |= bits(&[Outcome::Failed, Outcome::Bounced, Outcome::Dead, Outcome::Blocked]);
-    }
-    for later in &rule.steps {
-        if let Some(require) = later.require.filter(|require| require.step == index) {
-            wakes |= match require.outcome {
-                Required::Done | Required::Accepted => bits(&[Outcome::Accepted]),
-                Required::Delivered => bits(&[Outcome::Delivered, Outcome::Opened, Outcome::Clicked]),
-                Required::Opened => bits(&[Outcome::Opened, Outcome::Clicked]),
-            };
-        }
-        if let Action::Take(take) = &later.action
-            && take.notice == index
-        {
-            wakes |= bits(&[Outcome::Accepted, Outcome::Delivered, Outcome::Opened, Outcome::Clicked]);
-        }
-    }
-    wakes
 }
 
 /// The engine's event for what became of a message: appended by whoever records the result. The id is derived from the message, so

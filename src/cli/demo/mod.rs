@@ -269,7 +269,9 @@ async fn open(args: &Args, marker: &Marker) -> anyhow::Result<SqliteStore> {
         }
         write_marker(dir, marker)?;
     }
-    let options = StoreOptions { durability: Durability::Process, ..StoreOptions::new(&path, ENVIRONMENT) };
+    // nobody can use the codes of a replay, and each replay gives the same ones
+    let coupon_salt = Some(*b"the same codes in every replay..");
+    let options = StoreOptions { durability: Durability::Process, coupon_salt, ..StoreOptions::new(&path, ENVIRONMENT) };
     Ok(SqliteStore::open_with(options).await?)
 }
 

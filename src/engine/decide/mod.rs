@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::action::{Alert, Entry, ExposureRecord, Message, MessageId, Posting, PostingKind, What};
+use super::coupon::Salt;
 use super::event::{Event, EventKind};
 use super::points::{Booked, OwnEvent};
 use super::profile::{Hold, Name, Profile, RuleMemory, Run, RunOutcome, StepState};
@@ -72,6 +73,8 @@ pub struct World {
     pub profiles: u64,
     /// Coupon name to the face value (minor units) already reserved in this calendar month of the shop's zone.
     pub budgets: BTreeMap<Name, i64>,
+    /// What codes of coupons are derived with.
+    pub coupon_salt: Salt,
     /// Rule tests: nobody is held out unless asked.
     pub holdout_off: bool,
     /// Rule tests with `holdout: true`: everybody is held out.

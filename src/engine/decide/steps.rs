@@ -295,7 +295,7 @@ impl<'a> Look<'a> {
         let key = dedupe_key(&rule.id, &run.key, run.number, &self.profile.key, &due.step.id, channel);
         let id = MessageId::derive(self.now, key);
         if let Some(offer) = &send.offer {
-            match coupon::reserve(&mut self.profile, self.names, offer, id, &rule.id, self.now) {
+            match coupon::reserve(&mut self.profile, self.names, offer, id, &rule.id, &self.ctx.world.coupon_salt, self.now) {
                 Ok(face_value) => self.made.budget_used.push((offer.coupon.clone(), self.now, face_value)),
                 Err(because) => return self.drop_step(due, "budget", &because),
             }
@@ -321,7 +321,7 @@ impl<'a> Look<'a> {
             due_at: self.now,
             expires_at: deadline,
             priority: rule.priority,
-            wakes_on: run::wakes_on(rule, due.index, more_channels),
+            wakes_on: due.step.wakes_on | if more_channels { Outcome::bits(&run::FOLLOWED) } else { 0 },
             data: message_data(run, send, notice),
         });
         true
@@ -393,7 +393,7 @@ impl<'a> Look<'a> {
                 for (coupon, _, value) in &self.made.budget_used {
                     *budgets.entry(coupon.clone()).or_default() += value;
                 }
-                let order = GrantOrder { at: self.now, rule, run, step, budgets: &budgets };
+                let order = GrantOrder { at: self.now, rule, run, step, budgets: &budgets, salt: &self.ctx.world.coupon_salt };
                 benefit::grant(&mut self.profile, self.names, grant, *expires, order, &mut booked).map(|used| {
                     self.made.budget_used.extend(used.into_iter().map(|(coupon, value)| (coupon, self.now, value)));
                     "granted".to_owned()

@@ -44,6 +44,7 @@ use super::{
     Published, Recorded, RefusedRules, Reject, RejectRow, SourceHour, Store, StoreError, StoredProfile, WorldView,
 };
 use crate::engine::action::{Channel, MessageId};
+use crate::engine::coupon::Salt;
 use crate::engine::decide::Pause;
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
@@ -63,6 +64,7 @@ pub struct SqliteStore {
 struct Shared {
     path: PathBuf,
     environment: String,
+    coupon_salt: Salt,
     /// Claims of this process have this epoch or a later one; every earlier process had smaller ones.
     first_epoch: i64,
     hasher: Arc<Hasher>,

@@ -20,6 +20,7 @@ use super::rows::Fields;
 use super::world::WorldCache;
 use super::writer::Writer;
 use super::{Shared, SqliteStore};
+use crate::engine::coupon::Salt;
 use crate::engine::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::suppression::Hasher;
@@ -37,7 +38,13 @@ pub struct Options {
     pub readers: u32,
     /// Pages (of 4 kB) beyond which the database refuses to grow; none: the disk decides.
     pub pages_max: Option<u32>,
+    /// The secret that codes of coupons are derived with, for a database that has none yet; none: chance makes one. A replay gives
+    /// one, so that its codes are the same each time.
+    pub coupon_salt: Option<[u8; KEY_BYTES]>,
 }
+
+/// Of each of a database's keys.
+const KEY_BYTES: usize = 32;
 
 /// What a commit survives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +64,7 @@ impl Options {
             recent_ids_max: 1_000_000,
             readers: 4,
             pages_max: None,
+            coupon_salt: None,
         }
     }
 }
@@ -101,8 +109,8 @@ pub(super) const NUMBERS: &str = "select
     (select value from counters where name = 'events_received_until'),
     exists (select 1 from suppressions)";
 /// Addresses are hashed with a key of this database's own, drawn when it is made.
-pub(super) const GIVE_KEY: &str = "insert into keys (name, key) values ('hashes', $1) on conflict (name) do nothing";
-pub(super) const KEY: &str = "select key from keys where name = 'hashes'";
+pub(super) const GIVE_KEY: &str = "insert into keys (name, key) values ($1, $2) on conflict (name) do nothing";
+pub(super) const KEY: &str = "select key from keys where name = $1";
 
 impl SqliteStore {
     /// Opens the database as told.
@@ -113,6 +121,7 @@ impl SqliteStore {
         migrate(&mut connection, &options.path).await?;
         let environment = environment(&mut connection, &options.environment).await?;
         let hasher = Arc::new(hasher(&mut connection).await?);
+        let coupon_salt = coupon_salt(&mut connection, options.coupon_salt).await?;
         let memory = recover(&mut connection, options.recent_ids_max, Arc::clone(&hasher)).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers)
@@ -120,6 +129,7 @@ impl SqliteStore {
         let shared = Arc::new(Shared {
             path: options.path,
             environment,
+            coupon_salt,
             first_epoch: memory.numbers.next_epoch,
             hasher,
             world: WorldCache::default(),
@@ -149,8 +159,7 @@ pub(super) async fn to_read(path: &Path) -> Result<SqliteStore, StoreError> {
     }
     let row = sqlx::query(ENVIRONMENT).fetch_one(&mut *connection).await?;
     let environment = Fields::of("environment", &row).next("name")?;
-    let row = sqlx::query(KEY).fetch_one(&mut *connection).await?;
-    let hasher = Arc::new(Hasher::new(Fields::of("keys", &row).next("key")?));
+    let hasher = Arc::new(Hasher::new(&key(&mut connection, HASHES).await?));
     let row = sqlx::query(NUMBERS).fetch_one(&mut *connection).await?;
     let mut fields = Fields::of("profiles", &row);
     let (_last_profile, _last_event): (i64, i64) = (fields.next("id")?, fields.next("seq")?);
@@ -159,6 +168,8 @@ pub(super) async fn to_read(path: &Path) -> Result<SqliteStore, StoreError> {
     let shared = Arc::new(Shared {
         path: path.to_owned(),
         environment,
+        // who only reads gives no codes
+        coupon_salt: Salt::default(),
         first_epoch: i64::MAX,
         hasher,
         world: WorldCache::default(),
@@ -288,12 +299,33 @@ async fn environment(connection: &mut SqliteConnection, name: &str) -> Result<St
     Fields::of("environment", &row).next("name")
 }
 
+/// What the hashes of addresses are keyed with, and what codes of coupons are derived with.
+const HASHES: &str = "hashes";
+const COUPONS: &str = "coupons";
+
 async fn hasher(connection: &mut SqliteConnection) -> Result<Hasher, StoreError> {
-    let mut key = [0; 32];
-    SystemRandom::new().fill(&mut key).map_err(|_| StoreError::Unavailable("the system gives no random numbers".into()))?;
-    sqlx::query(GIVE_KEY).bind(key.as_slice()).execute(&mut *connection).await?;
-    let row = sqlx::query(KEY).fetch_one(&mut *connection).await?;
-    Ok(Hasher::new(Fields::of("keys", &row).next("key")?))
+    give_key(connection, HASHES, None).await?;
+    Ok(Hasher::new(&key(connection, HASHES).await?))
+}
+
+async fn coupon_salt(connection: &mut SqliteConnection, given: Option<[u8; KEY_BYTES]>) -> Result<Salt, StoreError> {
+    give_key(connection, COUPONS, given).await?;
+    Ok(Salt::new(&key(connection, COUPONS).await?))
+}
+
+/// Gives the database a key that it has not: this one, or one that chance makes.
+async fn give_key(connection: &mut SqliteConnection, name: &str, given: Option<[u8; KEY_BYTES]>) -> Result<(), StoreError> {
+    let mut key = given.unwrap_or_default();
+    if given.is_none() {
+        SystemRandom::new().fill(&mut key).map_err(|_| StoreError::Unavailable("the system gives no random numbers".into()))?;
+    }
+    sqlx::query(GIVE_KEY).bind(name).bind(key.as_slice()).execute(&mut *connection).await?;
+    Ok(())
+}
+
+async fn key(connection: &mut SqliteConnection, name: &str) -> Result<Vec<u8>, StoreError> {
+    let row = sqlx::query(KEY).bind(name).fetch_one(&mut *connection).await?;
+    Fields::of("keys", &row).next("key")
 }
 
 /// Voids what an earlier process had claimed, and reads the numbers the writer goes on from.

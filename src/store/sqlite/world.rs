@@ -42,7 +42,7 @@ pub(super) async fn view(readers: &SqlitePool, shared: &Shared, month_start: Tim
     let world = match cached {
         Some(world) if world.profiles == profiles => world,
         Some(world) => Arc::new(World { profiles, ..World::clone(&world) }),
-        None => Arc::new(read(readers, month_start, profiles).await?),
+        None => Arc::new(World { coupon_salt: shared.coupon_salt.clone(), ..read(readers, month_start, profiles).await? }),
     };
     let mut cache = shared.world.0.lock().unwrap_or_else(PoisonError::into_inner);
     *cache = Some((version, month_start, Arc::clone(&world)));

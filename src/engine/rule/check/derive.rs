@@ -107,9 +107,9 @@ pub fn link(steps: &mut [Step]) {
             *wakes.entry(require.step).or_default() |= awaited(require.outcome);
         }
         if let Action::Take(take) = &step.action {
-            // a bounce before the take voids the notice
-            let lost = Outcome::Bounced.bit() | Outcome::Failed.bit() | Outcome::Dead.bit();
-            *wakes.entry(take.notice).or_default() |= awaited(Required::Delivered) | lost;
+            // on channels without receipts its acceptance is what delivery is judged by; a bounce before the take voids it
+            let judged_by = [Outcome::Accepted, Outcome::Bounced, Outcome::Failed, Outcome::Dead];
+            *wakes.entry(take.notice).or_default() |= awaited(Required::Delivered) | Outcome::bits(&judged_by);
             notices.entry(take.notice).or_insert(index);
         }
     }
@@ -121,12 +121,14 @@ pub fn link(steps: &mut [Step]) {
     }
 }
 
-/// The outcomes that may bring what is required. On a channel without receipts `accepted` is what delivery is judged by.
+/// The outcomes that may be the first to bring what is required: receipts come in any order, and a later stage stands for those
+/// before it.
 fn awaited(required: Required) -> u16 {
+    use Outcome::{Accepted, Clicked, Delivered, Opened};
     match required {
-        Required::Done | Required::Accepted => Outcome::Accepted.bit(),
-        Required::Delivered => Outcome::Accepted.bit() | Outcome::Delivered.bit(),
-        Required::Opened => Outcome::Opened.bit(),
+        Required::Done | Required::Accepted => Outcome::bits(&[Accepted, Delivered]),
+        Required::Delivered => Outcome::bits(&[Delivered, Opened, Clicked]),
+        Required::Opened => Outcome::bits(&[Opened, Clicked]),
     }
 }
 
