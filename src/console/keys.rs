@@ -7,6 +7,8 @@ use crate::store::{KeyId, KeyScope, NewKey, Store, StoreError};
 
 /// A longer name of a source is none.
 const SOURCE_BYTES_MAX: usize = 64;
+/// Stands on the engine's own events.
+const OWN_SOURCE: &str = "rekindle";
 
 /// Lets a key in.
 ///
@@ -16,6 +18,9 @@ pub async fn add(store: &dyn Store, now: Timestamp, source: &str, scope: &str, h
     let source = source.trim();
     if source.is_empty() || source.len() > SOURCE_BYTES_MAX || source.contains(char::is_control) {
         return Ok(Reply::refused(format!("`{source}` is no name for a source: up to {SOURCE_BYTES_MAX} characters, like `shop`")));
+    }
+    if source == OWN_SOURCE {
+        return Ok(Reply::refused(format!("`{OWN_SOURCE}` is the source of the engine's own events: name another")));
     }
     let Some(scope) = KeyScope::named(scope) else {
         return Ok(Reply::refused(format!("there is no scope `{scope}`: a key is for `write` or `read`")));

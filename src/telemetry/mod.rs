@@ -34,7 +34,8 @@ pub enum TelemetryError {
 pub fn start(settings: &LogSettings) -> Result<(), TelemetryError> {
     let filter =
         EnvFilter::try_new(&settings.level).map_err(|e| TelemetryError::Level { level: settings.level.clone(), reason: e.to_string() })?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // whoever read the log may have gone: no reason to panic in the middle of a request
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let started = match settings.format {
         LogFormat::Text => logs.compact().with_target(false).try_init(),
         LogFormat::Json => logs.json().flatten_event(true).try_init(),

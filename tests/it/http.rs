@@ -1,7 +1,7 @@
 //! The door for events, and people read back: what senders are told, and what is on disk by then.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::process::Stdio;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -449,42 +449,100 @@ async fn whoever_comes_when_too_much_is_under_way_is_told_to_come_back() {
     assert_eq!(door.events("ana").await.len(), taken + 1);
 }
 
-/// What was answered outlives the process, and is somebody's turn after the next start.
+/// The real daemon, taking events in and doing nothing else.
+struct Serving {
+    scratch: tempfile::TempDir,
+    settings: std::path::PathBuf,
+    key: String,
+    daemon: Child,
+    address: String,
+}
+
+impl Serving {
+    fn start() -> Serving {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let path = scratch.path().join("shop.db");
+        let text = format!(
+            "http: {{ listen: \"127.0.0.1:0\" }}\nrules: {{ directory: \"{RULES}\" }}\ndatabase: {{ path: \"{}\" }}\n",
+            path.display()
+        );
+        let settings = super::demo::write(scratch.path(), "rekindle.yaml", &text);
+        // before the first start of the daemon: it makes the database
+        let made = super::demo::rekindle().args(["key", "new", "shop", "--config"]).arg(&settings).output().expect("it runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let key = String::from_utf8(made.stdout).expect("text").trim().to_owned();
+        let mut serve = super::demo::rekindle();
+        serve.args(["serve", "--role", "ingest", "--config"]).arg(&settings).env("NO_COLOR", "1").stderr(Stdio::piped());
+        let mut daemon = serve.spawn().expect("it starts");
+        let log = BufReader::new(daemon.stderr.take().expect("its log"));
+        let address = |line: String| Some(line.split_once("http.address=")?.1.split(' ').next()?.to_owned());
+        // nobody reads on: the pipe of its log is closed, and the daemon answers all the same
+        let address = log.lines().map_while(Result::ok).find_map(address).expect("it says where it listens");
+        Serving { scratch, settings, key, daemon, address }
+    }
+
+    /// The first line of the answer.
+    fn send(&self, batch: &Json) -> String {
+        let mut stream = std::net::TcpStream::connect(&self.address).expect("connected");
+        let body = json!({ "batch": batch }).to_string();
+        let authorization = STANDARD.encode(format!("{}:", self.key));
+        let length = body.len();
+        let head =
+            format!("POST /v1/batch HTTP/1.1\r\nhost: x\r\nauthorization: Basic {authorization}\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(format!("{head}{body}").as_bytes()).expect("sent");
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).expect("answered");
+        answer.trim().to_owned()
+    }
+
+    fn run(&self, command: &[&str]) -> (Option<i32>, String) {
+        let run = super::demo::rekindle().args(command).arg("--config").arg(&self.settings).output().expect("it runs");
+        (run.status.code(), String::from_utf8_lossy(&run.stdout).into_owned())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // it may be dead already
+        let _killed = self.daemon.kill();
+        let _reaped = self.daemon.wait();
+    }
+}
+
 #[test]
 fn what_was_answered_is_due_after_a_kill() {
-    let scratch = tempfile::tempdir().expect("a directory");
-    let settings = format!(
-        "http: {{ listen: \"127.0.0.1:0\" }}\nrules: {{ directory: \"{RULES}\" }}\ndatabase: {{ path: \"{}\" }}\n",
-        scratch.path().join("shop.db").display()
-    );
-    let settings = super::demo::write(scratch.path(), "rekindle.yaml", &settings);
-    let made = super::demo::rekindle().args(["key", "new", "shop", "--config"]).arg(&settings).output().expect("it runs");
-    let key = String::from_utf8(made.stdout).expect("text");
-    let mut serving = super::demo::rekindle();
-    serving.args(["serve", "--role", "ingest", "--config"]).arg(&settings).env("NO_COLOR", "1").stderr(Stdio::piped());
-    let mut serving = serving.spawn().expect("it starts");
-    let said = BufReader::new(serving.stderr.take().expect("its log"));
-    let address =
-        said.lines().map_while(Result::ok).find_map(|line| Some(line.split_once("http.address=")?.1.split(' ').next()?.to_owned()));
-    let mut stream = std::net::TcpStream::connect(address.expect("it says where it listens")).expect("connected");
-    let body = json!({ "batch": [order("1", "ana", 10.0)] }).to_string();
-    let authorization = STANDARD.encode(format!("{}:", key.trim()));
-    let head =
-        format!("POST /v1/batch HTTP/1.1\r\nhost: x\r\nauthorization: Basic {authorization}\r\ncontent-length: {}\r\n\r\n", body.len());
-    stream.write_all(format!("{head}{body}").as_bytes()).expect("sent");
-    let mut answer = [0; 15];
-    stream.read_exact(&mut answer).expect("answered");
-    serving.kill().expect("it can be killed"); // SIGKILL
-    serving.wait().expect("it is dead");
-    assert_eq!(std::str::from_utf8(&answer), Ok("HTTP/1.1 200 OK"));
+    let mut serving = Serving::start();
+    let answer = serving.send(&json!([order("1", "ana", 10.0)]));
+    serving.daemon.kill().expect("it can be killed"); // SIGKILL
+    serving.daemon.wait().expect("it is dead");
+    assert_eq!(answer, "HTTP/1.1 200 OK");
     let due = tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
-        let store = SqliteStore::open(&scratch.path().join("shop.db"), "development").await.expect("the lock died with it");
-        let later = Timestamp::parse("2100-01-01T00:00:00Z").expect("an instant");
-        store.claim_due(later, 10, "w").await.expect("claimed").profiles
+        let store = SqliteStore::open(&serving.scratch.path().join("shop.db"), "development").await.expect("the lock died with it");
+        store.claim_due(at("2100-01-01T00:00:00Z"), 10, "w").await.expect("claimed").profiles
     });
     let heard: Vec<(&str, &str)> =
         due.iter().flat_map(|claimed| claimed.events.iter().map(|event| (&*claimed.profile.key, &*event.id))).collect();
     assert_eq!(heard, [("ana", "1")]);
+}
+
+#[test]
+fn keys_and_rejects_are_looked_after_beside_the_daemon() {
+    let serving = Serving::start();
+    assert_eq!(serving.send(&json!([{ "type": "track" }])), "HTTP/1.1 200 OK");
+    let (code, rejects) = serving.run(&["rejects", "--source", "shop"]);
+    let row: Json = serde_json::from_str(rejects.trim()).expect("one row");
+    assert_eq!((code, &row["row"]), (Some(1), &json!("{\"type\":\"track\"}")));
+    assert_eq!(serving.run(&["rejects", "--source", "till"]), (Some(0), String::new()));
+
+    let (code, key) = serving.run(&["key", "new", "till", "--scope", "read"]);
+    assert!(code == Some(0) && key.starts_with("rk_") && key.trim().len() == 67, "{key}");
+    assert_eq!(serving.run(&["key", "new", "rekindle"]).0, Some(1), "the engine's own source");
+    assert_eq!(serving.run(&["key", "revoke", "1"]).0, Some(0));
+    assert_eq!(serving.run(&["key", "revoke", "1"]).0, Some(1), "it is revoked already");
+    let (_, list) = serving.run(&["key", "list", "--format", "json"]);
+    let list: Json = serde_json::from_str(&list).expect("JSON");
+    assert_eq!((&list[0]["source"], list[0]["revoked_at"].is_string()), (&json!("shop"), true));
+    assert_eq!((&list[1]["scope"], list[1]["revoked_at"].is_null(), list.to_string().contains(key.trim())), (&json!("read"), true, false));
 }
 
 /// Every path that is described exists.
