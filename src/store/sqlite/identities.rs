@@ -215,8 +215,9 @@ pub(super) const HEAR_FACTS: &str = "
     update profiles set due_at = case when quarantined_at is null then min(coalesce(due_at, $3), $3) end, woken_seq = max(woken_seq, $4)
     where id = $1";
 
-/// What of the gone profile $1 is still to go out, and its state.
-pub(super) const STILL_OPEN: &str = "select m.id from messages m where m.profile_id = $1 and m.state in ('queued', 'leased')";
+/// What of the gone profile $1 is still to go out and was never tried, and its state. What was tried may have reached the person.
+pub(super) const STILL_OPEN: &str =
+    "select m.id from messages m where m.profile_id = $1 and m.state in ('queued', 'leased') and m.attempts = 0";
 pub(super) const GONE_STATE: &str = "select id, state from profiles where id = $1";
 
 /// Whether $1 has heard of the merge with $2 already.
@@ -262,7 +263,8 @@ async fn tell(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>)
     Ok(Some(seq.0))
 }
 
-/// $1 gone, $2 stays, $3 now. Set aside as well as merged, so that whatever leaves people alone who are set aside leaves this one.
+/// $1 gone, $2 stays, $3 now. Set aside as well as merged, so that whatever leaves people alone who are set aside leaves this one. Its
+/// consents stay beside their copies: they are the proof for messages that went out.
 pub(super) const CLOSE: &str = "
     update messages set consent_seq = (select n.seq from events o join events n on n.profile_id = $2 and n.id_hash = o.id_hash
             and n.source = o.source and n.event_id = o.event_id where o.profile_id = $1 and o.seq = messages.consent_seq)
@@ -274,7 +276,6 @@ pub(super) const CLOSE: &str = "
     delete from claims where profile_id = $1;
     update messages set state = 'cancelled', because = 'the person has another profile now', changed_at = $3, worker = null
     where profile_id = $1 and state in ('queued', 'leased');
-    delete from consents where profile_id = $1;
     delete from events where profile_id = $1 and (kind <> 'engine' or name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))";
 
 async fn close(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
