@@ -28,6 +28,7 @@ use crate::engine::action::Channel as Kind;
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::evaluate::{self, Evaluator};
+use crate::feedback;
 use crate::ingest;
 use crate::settings::Settings;
 use crate::store::Store;
@@ -157,6 +158,17 @@ impl Daemon {
                 keys_fresh: ingest::http::keys::FRESH,
             };
             router = router.merge(ingest::http::router(Arc::new(ingest::http::Ingest::new(ingest))));
+        }
+        if roles.contains(&Role::Feedback) {
+            router = router.merge(feedback::http::router(Arc::new(feedback::http::Feedback {
+                store: store.clone(),
+                clock: self.clock.clone(),
+                telemetry: self.telemetry.clone(),
+                providers: feedback::http::providers(&self.settings).map_err(anyhow::Error::msg)?,
+                links: channel::links(&self.settings)?,
+                public_url: self.settings.http.public_url.clone(),
+                wake: evaluate_wake.clone(),
+            })));
         }
         let http = self.settings.http.clone();
         tasks.spawn(async move { http::listen(listener, router, &http, drain, shutdown).await });

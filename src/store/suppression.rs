@@ -82,7 +82,7 @@ impl Scope {
 #[derive(Clone, Debug)]
 pub struct Suppress {
     pub channel: Channel,
-    /// As it was written to; kept only as its hash.
+    /// As it was written to; kept only as its hash. Empty: only the fact is recorded.
     pub address: String,
     pub reason: Reason,
     pub scope: Scope,

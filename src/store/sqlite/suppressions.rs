@@ -56,6 +56,9 @@ impl Work for SuppressAll {
         let (mut rows, mut without_fact) = (Vec::new(), Vec::new());
         let (mut noted, mut asked) = (Vec::new(), Vec::new());
         for (number, word) in self.0.iter().enumerate().filter(|(number, _)| is_new_fact.get(*number) == Some(&true)) {
+            if word.address.trim().is_empty() {
+                continue; // only the fact
+            }
             let hash = hex(tx.memory.hasher().address(word.channel, &word.address));
             if word.event.is_none() {
                 without_fact.push((number, (word.channel, hash.clone(), word.scope, word.reason)));

@@ -1,4 +1,5 @@
 //! What the world says back: signatures, callbacks, suppression, consent.
 
 mod callbacks;
+mod http;
 mod signatures;
