@@ -5,7 +5,9 @@ mod check;
 mod database;
 mod demo;
 mod doctor;
+mod erase;
 mod explain;
+mod export;
 mod import;
 mod key;
 mod operator;
@@ -45,6 +47,8 @@ pub enum Command {
     Key(key::Args),
     Provider(provider::Args),
     Rejects(rejects::Args),
+    Export(export::Args),
+    Erase(erase::Args),
     Test(test::Args),
     Simulate(simulate::Args),
     Explain(explain::Args),
@@ -128,6 +132,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Key(args) => key::run(args).await,
         Command::Provider(args) => provider::run(args).await,
         Command::Rejects(args) => rejects::run(args).await,
+        Command::Export(args) => export::run(args).await,
+        Command::Erase(args) => erase::run(args).await,
         Command::Test(args) => test::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Explain(args) => explain::run(args).await,

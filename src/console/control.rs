@@ -15,7 +15,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::pauses::{EVERYBODY_SPREAD_MS, Survey, all_in_force, in_force, resume, survey};
-use super::{Console, keys, publications, sample};
+use super::{Console, keys, person, publications, sample};
 use crate::engine::action::Channel as Kind;
 use crate::engine::decide::{Pause, World};
 use crate::engine::profile::Name;
@@ -71,6 +71,12 @@ pub enum Request {
         channel: Option<String>,
         user: String,
         to: String,
+    },
+    /// Erases the person of that user id.
+    Erase {
+        user: String,
+        reason: String,
+        by: String,
     },
     /// Lets a key in, by the hash of it (SHA-256, hexadecimal).
     AddKey {
@@ -162,6 +168,7 @@ pub async fn handle(console: &Console, request: Request) -> Result<Reply, StoreE
         Request::SendTest { rule, step, channel, user, to } => {
             send_test(console, &rule, step.as_deref(), channel.as_deref(), &user, &to).await
         }
+        Request::Erase { user, reason, by } => person::erase(store, &user, &reason, &by, now).await,
         Request::AddKey { source, scope, hash, by } => keys::add(store, now, &source, &scope, &hash, &by).await,
         Request::RevokeKey { id, by } => keys::revoke(store, now, KeyId(id), &by).await,
     }

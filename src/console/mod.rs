@@ -4,6 +4,7 @@
 pub mod control;
 pub mod keys;
 pub mod pauses;
+pub mod person;
 pub mod publications;
 pub mod sample;
 

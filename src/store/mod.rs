@@ -22,6 +22,7 @@
 
 pub mod dump;
 pub mod encoding;
+pub mod erasure;
 pub mod sqlite;
 pub mod suppression;
 
@@ -32,6 +33,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use self::erasure::{Erased, Erasure};
 use self::suppression::{Lift, Suppress, Suppression};
 use crate::engine::action::{Channel, Entry, ExposureRecord, Message, MessageId, MessageState, Outcome, Posting, PostingKind, What};
 use crate::engine::decide::{Decision, Pause, World};
@@ -748,6 +750,16 @@ pub trait Store: Send + Sync {
 
     /// What the list says about an address, what is over too.
     async fn suppressions(&self, channel: Channel, address: &str) -> Result<Vec<Suppression>, StoreError>;
+
+    // -- people's rights
+
+    /// Erases a person in one commit: their events, consents and names are deleted, what counts are made of is emptied of everything that
+    /// speaks of them, their addresses go on the suppression list, what is still to go is cancelled. What stays is the ledger under
+    /// a number, and a record by the hash of their names, by which their old facts are known and left out when they come in once more.
+    async fn erase(&self, erasure: Erasure) -> Result<Erased, StoreError>;
+
+    /// The record of an erasure, for who asks by the name that was erased.
+    async fn erasure_of(&self, identity: &Identity) -> Result<Option<(Erasure, Erased)>, StoreError>;
 
     // -- rules and operators
 

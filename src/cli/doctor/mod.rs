@@ -24,6 +24,7 @@ use crate::engine::decide::{Context, World};
 use crate::engine::profile::Name;
 use crate::engine::rule::RuleSet;
 use crate::rulebook::Rulebook;
+use crate::store::erasure::ERASED;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{History, ProfileId, Store, StoredProfile};
 
@@ -104,7 +105,9 @@ async fn examine(store: &SqliteStore) -> anyhow::Result<Report> {
         for stored in &page.profiles {
             let Some(history) = add_history(store, stored.id, &stored.profile.key, &mut sums, &mut report).await else { continue };
             // the facts of one that was merged are another's by now; that one is examined
-            if stored.merged_into.is_none() {
+            // ... and those of one that was erased are gone
+            let is_erased = stored.quarantined.as_ref().is_some_and(|(_, because)| because == ERASED);
+            if stored.merged_into.is_none() && !is_erased {
                 Person { ctx: &sets.context(), stored, history: &history, report: &mut report }.examine();
             }
         }

@@ -1,9 +1,10 @@
 //! Events come in: each exactly once, creating the people it is about, who are then due.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 
+use super::erasures::of_erased;
 use super::identities::People;
 use super::memory::id_hash;
 use super::rows::{Fields, Waits, event_row, insert_events, json};
@@ -49,21 +50,29 @@ impl Work for Append {
     type Done = Appended;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Appended, StoreError> {
-        if self.0.is_empty() {
-            return Ok(Appended::default());
+        let erased = of_erased(&self.0, tx).await?;
+        let events: Vec<NewEvent> = if erased.is_empty() { Vec::new() } else { others(&self.0, &erased) };
+        let events: &[NewEvent] = if erased.is_empty() { &self.0 } else { &events };
+        if events.is_empty() {
+            return Ok(Appended { duplicates: self.0.len() as u64, ..Appended::default() });
         }
-        let people = People::resolve(&self.0, tx).await?;
-        let owners: Vec<ProfileId> = self.0.iter().map(|new| people.owner(&new.identity)).collect::<Result<_, _>>()?;
-        let is_duplicate = duplicates(&self.0, &owners, tx).await?;
+        let people = People::resolve(events, tx).await?;
+        let owners: Vec<ProfileId> = events.iter().map(|new| people.owner(&new.identity)).collect::<Result<_, _>>()?;
+        let is_duplicate = duplicates(events, &owners, tx).await?;
         let fresh: Vec<(ProfileId, &NewEvent)> =
-            self.0.iter().zip(&owners).zip(&is_duplicate).filter(|(_, known)| !**known).map(|((new, owner), _)| (*owner, new)).collect();
+            events.iter().zip(&owners).zip(&is_duplicate).filter(|(_, known)| !**known).map(|((new, owner), _)| (*owner, new)).collect();
         write(&fresh, tx).await?;
-        let received_at = self.0.iter().map(|new| new.event.received_at).max().unwrap_or(Timestamp::DISTANT_PAST);
+        let received_at = events.iter().map(|new| new.event.received_at).max().unwrap_or(Timestamp::DISTANT_PAST);
         people.merge(received_at, tx).await?;
         let new = fresh.len() as u64;
         let duplicates = self.0.len() as u64 - new;
         Ok(Appended { new, duplicates, profiles_created: people.created_count(), profiles_merged: people.merged_count() })
     }
+}
+
+/// All but the old facts of people who were erased: those are taken as known, and stay out.
+fn others(events: &[NewEvent], erased: &BTreeSet<usize>) -> Vec<NewEvent> {
+    events.iter().enumerate().filter(|(number, _)| !erased.contains(number)).map(|(_, new)| new.clone()).collect()
 }
 
 /// For each event: whether it is a copy of one on record, or of one before it in the batch.

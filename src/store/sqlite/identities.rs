@@ -175,7 +175,7 @@ impl People {
     }
 }
 
-fn parts(identity: &Identity) -> (&'static str, &str) {
+pub(super) fn parts(identity: &Identity) -> (&'static str, &str) {
     match identity {
         Identity::User(id) => ("user", id),
         Identity::Anonymous(id) => ("anonymous", id),

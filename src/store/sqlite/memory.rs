@@ -22,6 +22,8 @@ pub(super) struct Numbers {
     pub world: i64,
     /// Whether any address is on the suppression list: nobody is looked up on an empty one.
     pub suppressed: bool,
+    /// Whether anybody was ever erased: their old facts are looked for only then.
+    pub erased: bool,
 }
 
 pub(super) struct Memory {

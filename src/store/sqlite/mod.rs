@@ -10,6 +10,7 @@
 
 mod append;
 mod decisions;
+mod erasures;
 mod identities;
 mod keys;
 mod memory;
@@ -49,6 +50,7 @@ use crate::engine::decide::Pause;
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::store::ClaimedMessages;
+use crate::store::erasure::{Erased, Erasure};
 use crate::store::suppression::{Hasher, Lift, Suppress, Suppression};
 
 /// The embedded store. Clones share the writer and the readers.
@@ -226,6 +228,15 @@ impl Store for SqliteStore {
 
     async fn lift(&self, lift: Lift) -> Result<u64, StoreError> {
         self.write(suppressions::LiftOne(lift)).await
+    }
+
+    async fn erase(&self, erasure: Erasure) -> Result<Erased, StoreError> {
+        self.write(erasures::Erase(erasure)).await
+    }
+
+    async fn erasure_of(&self, identity: &Identity) -> Result<Option<(Erasure, Erased)>, StoreError> {
+        let (kind, value) = identities::parts(identity);
+        erasures::erasure_of(&self.readers, self.shared.hasher.identity(kind, value)).await.map_err(|e| self.failed(e))
     }
 
     async fn suppressions(&self, channel: Channel, address: &str) -> Result<Vec<Suppression>, StoreError> {

@@ -107,7 +107,8 @@ pub(super) const NUMBERS: &str = "select
     coalesce((select max(seq) from events), 0),
     (select count(*) from profiles),
     (select value from counters where name = 'events_received_until'),
-    exists (select 1 from suppressions)";
+    exists (select 1 from suppressions),
+    exists (select 1 from erasures)";
 /// Addresses are hashed with a key of this database's own, drawn when it is made.
 pub(super) const GIVE_KEY: &str = "insert into keys (name, key) values ($1, $2) on conflict (name) do nothing";
 pub(super) const KEY: &str = "select key from keys where name = $1";
@@ -337,7 +338,7 @@ async fn recover(connection: &mut SqliteConnection, recent_ids_max: usize, hashe
     let mut fields = Fields::of("profiles", &row);
     let (last_profile, last_event): (i64, i64) = (fields.next("id")?, fields.next("seq")?);
     let (profiles, received_until): (i64, i64) = (fields.next("count")?, fields.next("received_until")?);
-    let suppressed = fields.next("suppressed")?;
+    let (suppressed, erased) = (fields.next("suppressed")?, fields.next("erased")?);
     let first_of_boot = boots << 32;
     let numbers = Numbers {
         next_profile: last_profile + 1,
@@ -347,6 +348,7 @@ async fn recover(connection: &mut SqliteConnection, recent_ids_max: usize, hashe
         generation: first_of_boot,
         world: first_of_boot,
         suppressed,
+        erased,
     };
     Ok(Memory::new(numbers, Timestamp::from_ms(received_until), recent_ids_max, hasher))
 }

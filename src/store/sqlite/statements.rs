@@ -6,8 +6,8 @@ use std::path::Path;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
 use super::{
-    append as a, decisions as d, identities as i, keys as k, open as o, outbox as b, publications as p, reads as r, rejects as j,
-    rules as u, suppressions as s, world as w,
+    append as a, decisions as d, erasures as e, identities as i, keys as k, open as o, outbox as b, publications as p, reads as r,
+    rejects as j, rules as u, suppressions as s, world as w,
 };
 use crate::store::sqlite::SqliteStore;
 
@@ -50,6 +50,21 @@ const HOT: &[(&str, &str)] = &[
     ("LISTED", s::LISTED),
     ("SUPPRESSIONS_OF", s::SUPPRESSIONS_OF),
     ("LIFT", s::LIFT),
+    ("STATE_OF", e::STATE_OF),
+    ("NAMES_OF", e::NAMES_OF),
+    ("ADDRESSES_SAID", e::ADDRESSES_SAID),
+    ("UNDER_WAY", e::UNDER_WAY),
+    ("CANCEL", e::CANCEL),
+    ("STRIP_MESSAGES", e::STRIP_MESSAGES),
+    ("STRIP_ATTEMPTS", e::STRIP_ATTEMPTS),
+    ("STRIP_EXPOSURES", e::STRIP_EXPOSURES),
+    ("STRIP_ENTRIES", e::STRIP_ENTRIES),
+    ("DELETE_EVENTS", e::DELETE_EVENTS),
+    ("DELETE_CONSENTS", e::DELETE_CONSENTS),
+    ("DELETE_IDENTITIES", e::DELETE_IDENTITIES),
+    ("DELETE_CLAIM", e::DELETE_CLAIM),
+    ("EMPTY_PROFILE", e::EMPTY_PROFILE),
+    ("OF_ERASED", e::OF_ERASED),
     ("MAKE_DUE", u::MAKE_DUE),
     ("NEXT_DUE", r::NEXT_DUE),
     ("AGENDA", r::AGENDA),
@@ -86,6 +101,11 @@ const OTHER: &[(&str, &str)] = &[
     ("KEYS", k::KEYS),
     ("GIVE_KEY", o::GIVE_KEY),
     ("KEY", o::KEY),
+    ("SECURE_DELETE", e::SECURE_DELETE),
+    ("PLAIN_DELETE", e::PLAIN_DELETE),
+    ("DELETE_REJECTS", e::DELETE_REJECTS),
+    ("RECORD_ERASURE", e::RECORD_ERASURE),
+    ("ERASURES_OF", e::ERASURES_OF),
     ("RULE_STATES", u::RULE_STATES),
     ("PUBLISH", u::PUBLISH),
     ("CURRENT_VERSION", u::CURRENT_VERSION),
@@ -121,9 +141,10 @@ const OTHER: &[(&str, &str)] = &[
     ("COUNT_DAYS_SENT", r::COUNT_DAYS_SENT),
 ];
 
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     include_str!("append.rs"),
     include_str!("decisions.rs"),
+    include_str!("erasures.rs"),
     include_str!("identities.rs"),
     include_str!("keys.rs"),
     include_str!("open.rs"),

@@ -1,0 +1,206 @@
+//! Erasing one person: everything that says who they are goes, what keeps sums right and the address closed stays, as numbers and hashes.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use serde_json::json as object;
+
+use super::rows::{Fields, States, hex, json};
+use super::writer::{Tx, Work};
+use crate::engine::action::Channel;
+use crate::engine::event::Value;
+use crate::engine::profile::Profile;
+use crate::engine::time::Timestamp;
+use crate::store::erasure::{ERASED, Erased, Erasure};
+use crate::store::suppression::{Reason, Scope};
+use crate::store::{NewEvent, ProfileId, StoreError};
+
+/// What is deleted leaves zeros in the file, not its old bytes.
+pub(super) const SECURE_DELETE: &str = "pragma secure_delete = on";
+pub(super) const PLAIN_DELETE: &str = "pragma secure_delete = off";
+
+pub(super) const STATE_OF: &str = "select id, state from profiles where id = $1";
+pub(super) const NAMES_OF: &str = "select kind, value from identities where profile_id = $1";
+/// Every address that the person ever gave.
+pub(super) const ADDRESSES_SAID: &str = "select distinct properties ->> 'email', properties ->> 'phone', properties ->> 'push_token'
+    from events where profile_id = $1 and kind = 'identify'";
+pub(super) const UNDER_WAY: &str = "select count(*) from messages where profile_id = $1 and state = 'sending'";
+
+/// $1 profile, $2 now, each statement of its own so that its rows can be counted.
+pub(super) const CANCEL: &str = "update messages set state = 'cancelled', because = 'the person was erased', changed_at = $2, worker = null
+    where profile_id = $1 and state in ('queued', 'leased')";
+pub(super) const STRIP_MESSAGES: &str = "update messages set data = '{}', run_key = '', consent_seq = null where profile_id = $1";
+pub(super) const STRIP_ATTEMPTS: &str = "update attempts set detail = null, provider_id = null where profile_id = $1";
+pub(super) const STRIP_EXPOSURES: &str = "update exposures set run_key = '' where profile_id = $1";
+/// How runs ended and messages fared is a word of ours; every other reason may quote the person.
+pub(super) const STRIP_ENTRIES: &str = "update entries set because = '' where profile_id = $1 and what not in ('ended', 'result')";
+pub(super) const DELETE_EVENTS: &str = "delete from events where profile_id = $1";
+pub(super) const DELETE_CONSENTS: &str = "delete from consents where profile_id = $1";
+pub(super) const DELETE_IDENTITIES: &str = "delete from identities where profile_id = $1";
+pub(super) const DELETE_CLAIM: &str = "delete from claims where profile_id = $1";
+/// $1: what to look for, as it stands in the JSON that was refused at the door.
+pub(super) const DELETE_REJECTS: &str = "delete from rejects where exists (select 1 from json_each($1) j where instr(row, j.value) > 0)";
+
+/// $1 profile, $2 key, $3 state, $4 now, $5 why it is set aside.
+pub(super) const EMPTY_PROFILE: &str = "update profiles set key = $2, state = $3, version = version + 1, due_at = null,
+    absorbed_seq = woken_seq, quarantined_at = $4, quarantined_because = $5 where id = $1";
+/// $1: rows of hash, when, profile, by whom, why, what was removed.
+pub(super) const RECORD_ERASURE: &str = "insert into erasures (identity_hash, erased_at, profile_id, requested_by, why, removed)
+    select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 from json_each($1) where true
+    on conflict (identity_hash) do update set erased_at = excluded.erased_at, profile_id = excluded.profile_id,
+        requested_by = excluded.requested_by, why = excluded.why, removed = excluded.removed";
+/// $1: rows of number, hash, instant: which of them are of somebody who was erased at that instant or later.
+pub(super) const OF_ERASED: &str = "select j.value ->> 0 from json_each($1) j
+    join erasures e on e.identity_hash = unhex(j.value ->> 1) where e.erased_at >= j.value ->> 2";
+
+pub(super) struct Erase(pub Erasure);
+
+#[async_trait]
+impl Work for Erase {
+    type Done = Erased;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Erased, StoreError> {
+        sqlx::query(SECURE_DELETE).execute(&mut *tx.connection).await?;
+        let done = self.erase(tx).await;
+        sqlx::query(PLAIN_DELETE).execute(&mut *tx.connection).await?;
+        done
+    }
+}
+
+impl Erase {
+    async fn erase(&self, tx: &mut Tx<'_>) -> Result<Erased, StoreError> {
+        let (id, at) = (self.0.profile, self.0.at);
+        let names = self.names(tx).await?;
+        let addresses = self.addresses(tx).await?;
+        let row = sqlx::query(UNDER_WAY).bind(id.0).fetch_one(&mut *tx.connection).await?;
+        let mut erased = Erased { sending: Fields::of("messages", &row).count("count")?, ..Erased::default() };
+        self.close(&addresses, tx).await?;
+        erased.addresses = addresses.len() as u64;
+        erased.cancelled = sqlx::query(CANCEL).bind(id.0).bind(at.as_ms()).execute(&mut *tx.connection).await?.rows_affected();
+        for (count, statement) in [
+            (&mut erased.messages, STRIP_MESSAGES),
+            (&mut erased.attempts, STRIP_ATTEMPTS),
+            (&mut erased.exposures, STRIP_EXPOSURES),
+            (&mut erased.entries, STRIP_ENTRIES),
+            (&mut erased.events, DELETE_EVENTS),
+            (&mut erased.consents, DELETE_CONSENTS),
+            (&mut erased.identities, DELETE_IDENTITIES),
+            (&mut 0, DELETE_CLAIM),
+        ] {
+            *count = sqlx::query(statement).bind(id.0).execute(&mut *tx.connection).await?.rows_affected();
+        }
+        let said: BTreeSet<String> = names
+            .iter()
+            .map(|(_, value)| value)
+            .chain(addresses.iter().map(|(_, address)| address))
+            .map(|text| object!(text).to_string())
+            .collect();
+        let said: Vec<String> = said.into_iter().collect();
+        erased.rejects = sqlx::query(DELETE_REJECTS).bind(json(&said)?).execute(&mut *tx.connection).await?.rows_affected();
+        self.empty(&names, tx).await?;
+        self.record(&names, &erased, tx).await?;
+        tx.memory.numbers.erased = true;
+        Ok(erased)
+    }
+
+    async fn names(&self, tx: &mut Tx<'_>) -> Result<Vec<(String, String)>, StoreError> {
+        let rows = sqlx::query(NAMES_OF).bind(self.0.profile.0).fetch_all(&mut *tx.connection).await?;
+        let name = |row: &sqlx::sqlite::SqliteRow| {
+            let mut fields = Fields::of("identities", row);
+            Ok((fields.next("kind")?, fields.next("value")?))
+        };
+        rows.iter().map(name).collect()
+    }
+
+    /// Those in the row, and those of every `identify` before.
+    async fn addresses(&self, tx: &mut Tx<'_>) -> Result<BTreeSet<(Channel, String)>, StoreError> {
+        let mut addresses = BTreeSet::new();
+        let row = sqlx::query(STATE_OF).bind(self.0.profile.0).fetch_one(&mut *tx.connection).await?;
+        let mut fields = Fields::of("profiles", &row);
+        let _id: i64 = fields.next("id")?;
+        // a row that cannot be read is erased all the same; its addresses stand in the events
+        if let Ok(profile) = fields.state("state") {
+            let texts = profile.addresses.iter().filter_map(|(channel, said)| match &said.value {
+                Value::Text(address) => Some((*channel, address.to_string())),
+                _ => None,
+            });
+            addresses.extend(texts);
+        }
+        for row in sqlx::query(ADDRESSES_SAID).bind(self.0.profile.0).fetch_all(&mut *tx.connection).await? {
+            let mut fields = Fields::of("events", &row);
+            let (email, phone, token): (Option<String>, Option<String>, Option<String>) =
+                (fields.next("email")?, fields.next("phone")?, fields.next("push_token")?);
+            let said = [(Channel::Email, email), (Channel::Sms, phone.clone()), (Channel::Whatsapp, phone), (Channel::Push, token)];
+            addresses.extend(said.into_iter().filter_map(|(channel, address)| Some((channel, address?.trim().to_owned()))));
+        }
+        addresses.retain(|(_, address)| !address.is_empty());
+        Ok(addresses)
+    }
+
+    /// Nobody writes to these addresses again, whoever imports them.
+    async fn close(&self, addresses: &BTreeSet<(Channel, String)>, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let at = self.0.at.as_ms();
+        let row = |(channel, address): &(Channel, String)| {
+            let hash = hex(tx.memory.hasher().address(*channel, address));
+            (channel.name(), hash, Scope::All.name(), Reason::Erased.name(), at, None::<i64>, "erase")
+        };
+        let rows: Vec<_> = addresses.iter().map(row).collect();
+        sqlx::query(super::suppressions::SUPPRESS).bind(json(&rows)?).fetch_all(&mut *tx.connection).await?;
+        tx.memory.numbers.suppressed = true;
+        Ok(())
+    }
+
+    async fn empty(&self, names: &[(String, String)], tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let hash = names.first().map_or(0, |(kind, value)| tx.memory.hasher().identity(kind, value));
+        let key = format!("erased-{hash:032x}");
+        let mut states = States::default();
+        states.add(&Profile::new(&key));
+        let empty = sqlx::query(EMPTY_PROFILE).bind(self.0.profile.0).bind(key).bind(states.into_bytes());
+        empty.bind(self.0.at.as_ms()).bind(ERASED).execute(&mut *tx.connection).await?;
+        Ok(())
+    }
+
+    async fn record(&self, names: &[(String, String)], erased: &Erased, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let removed = object!(erased).to_string();
+        let Erasure { profile, at, by, why } = &self.0;
+        let row = |(kind, value): &(String, String)| {
+            (hex(tx.memory.hasher().identity(kind, value)), at.as_ms(), profile.0, by.clone(), why.clone(), removed.clone())
+        };
+        let rows: Vec<_> = names.iter().map(row).collect();
+        sqlx::query(RECORD_ERASURE).bind(json(&rows)?).execute(&mut *tx.connection).await?;
+        Ok(())
+    }
+}
+
+/// Which of these events are old facts of somebody who was erased since: they come in once more with an import, and stay out.
+pub(super) async fn of_erased(events: &[NewEvent], tx: &mut Tx<'_>) -> Result<BTreeSet<usize>, StoreError> {
+    if !tx.memory.numbers.erased {
+        return Ok(BTreeSet::new());
+    }
+    let hasher = tx.memory.hasher();
+    let asked: Vec<(usize, String, i64)> = events
+        .iter()
+        .enumerate()
+        .map(|(number, new)| {
+            let (kind, value) = super::identities::parts(&new.identity);
+            (number, hex(hasher.identity(kind, value)), new.event.occurred_at.as_ms())
+        })
+        .collect();
+    let rows = sqlx::query(OF_ERASED).bind(json(&asked)?).fetch_all(&mut *tx.connection).await?;
+    rows.iter().map(|row| Fields::of("erasures", row).count("number")).collect()
+}
+
+pub(super) const ERASURES_OF: &str =
+    "select erased_at, requested_by, why, removed, profile_id from erasures where identity_hash = unhex($1)";
+
+/// The record of an erasure, for who asks by the name that was erased.
+pub(super) async fn erasure_of(readers: &sqlx::SqlitePool, hash: u128) -> Result<Option<(Erasure, Erased)>, StoreError> {
+    let Some(row) = sqlx::query(ERASURES_OF).bind(hex(hash)).fetch_optional(readers).await? else { return Ok(None) };
+    let mut fields = Fields::of("erasures", &row);
+    let (at, by, why): (Timestamp, String, String) = (fields.instant("erased_at")?, fields.next("requested_by")?, fields.next("why")?);
+    let removed: Erased = fields.json("removed")?;
+    Ok(Some((Erasure { profile: ProfileId(fields.next("profile_id")?), at, by, why }, removed)))
+}
