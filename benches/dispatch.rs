@@ -52,7 +52,7 @@ rules:
     owner: bench
     event: signed_up
     reentry: { after: 1m }
-    max_entries: unlimited
+    max_entries: 1000000
     steps:
       - { id: greet, send: { template: hello, channels: [email] } }
 ";
