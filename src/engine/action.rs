@@ -383,7 +383,7 @@ pub enum What {
     Acted,
     /// Somebody of the shop is to know: level, names and text.
     Alerted,
-    /// The step was skipped: audience, `if`, arms, roll-out, holdout.
+    /// The step was skipped: audience, `if`, holdout.
     Skipped,
     /// A gate, `require` or `notice` said "not now, until".
     Held,

@@ -8,10 +8,10 @@
 
 use serde_json::json;
 
-use super::features::{self, Source};
+use super::features::{self, Question, Source};
 use super::points::Booked;
 use super::profile::{Name, Overlay, Profile, Series};
-use super::rule::expr::Names;
+use super::rule::expr::{Names, Subject};
 use super::rule::{AggregateFunction, ReviewRhythm, TierAction, TierLevel, Tiers};
 use super::time::{Span, Timestamp, Zone};
 
@@ -52,16 +52,11 @@ pub fn next_due(profile: &Profile, names: Names<'_>) -> Timestamp {
     tiers(names).and_then(|tiers| next(profile, names, tiers)).map_or(Timestamp::FOREVER, |(at, _)| at)
 }
 
-/// The level a person has: the base, or an overlay above it; and until when that stands.
+/// The level a person has, as conditions read it: the base, or an overlay above it; and until when that stands.
 pub fn effective(profile: &Profile, names: Names<'_>, now: Timestamp) -> (Option<Name>, Timestamp) {
-    let base = profile.tier.base.clone().or_else(|| tiers(names)?.levels.first().map(|level| level.id.clone()));
-    let Some(overlay) = profile.tier.overlay.as_ref().filter(|overlay| now < overlay.until) else { return (base, Timestamp::FOREVER) };
-    let lies_above = tiers(names).is_some_and(|tiers| tiers.rank(&overlay.tier) > base_rank(profile, tiers));
-    match (lies_above, now < overlay.from) {
-        (false, _) => (base, Timestamp::FOREVER),
-        (true, true) => (base, overlay.from),
-        (true, false) => (Some(overlay.tier.clone()), overlay.until),
-    }
+    let question = Question::new(names, Subject { profile, now, event: None, run: None });
+    let (tier, until) = features::effective_tier(&question);
+    (tier.map(Name::from), until)
 }
 
 /// What the metric lacks to keep the base tier, and until when that stands while no fact arrives; 0 if nothing.

@@ -60,7 +60,7 @@ pub struct StepReport {
     pub held: u64,
     /// It waits at this instant: for a gate, for what it requires, for its notice.
     pub blocked: u64,
-    /// Skipped: audience, `if`, arms, roll-out, holdout.
+    /// Skipped: audience, `if`, holdout.
     pub skipped: u64,
 }
 

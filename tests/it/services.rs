@@ -949,6 +949,26 @@ async fn the_brake_holds_a_rule_that_admits_too_many_and_says_so() {
 }
 
 #[tokio::test]
+async fn in_a_replay_the_brake_counts_each_entry_in_its_own_hour() {
+    let shop = Shop::open().await;
+    // three in any hour, all looked at in one pass: no more than the rule may admit
+    let calm = (0..8).map(|n| start().plus_ms(n * 25 * MINUTE_MS));
+    // five within five minutes: the fourth is one too many
+    let burst = (0..5).map(|n| start().plus_ms((300 + n) * MINUTE_MS));
+    for (number, at) in calm.chain(burst).enumerate() {
+        let user = format!("u{number}");
+        shop.meet(&user).await;
+        shop.sign_up(&user, at).await;
+    }
+    let upto = start().plus_ms(10 * HOUR_MS);
+    let pass = evaluate::run_once(&shop.evaluator(), Look::AsDue { upto }, 100).await.expect("a pass");
+    assert_eq!((pass.entered, pass.braked.as_slice()), (8 + 3, ["hello".into()].as_slice()), "{pass}");
+    let hello: Name = "hello".into();
+    let held = shop.store.world(start()).await.expect("a world").world.rules.get(&hello).and_then(|state| state.held.clone());
+    assert_eq!(held.map(|pause| pause.at), Some(start().plus_ms(303 * MINUTE_MS)));
+}
+
+#[tokio::test]
 async fn a_source_that_falls_silent_is_noticed_and_heard_again() {
     let shop = Shop::open().await;
     let policy = &shop.rules.snapshot().rules.policy;

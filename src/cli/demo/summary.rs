@@ -208,6 +208,10 @@ impl Summary {
             columns.iter().try_for_each(|count| write!(out, "{:>9}", number(*count)))?;
             writeln!(out, "{:>12}", number(rule.acted))?;
         }
+        if self.rules.values().all(|rule| rule.existing == 0) {
+            // the column means something where rules come to people who are there already
+            writeln!(out, "(existing: nobody satisfied a rule as it went live, since the rules were there before the first customer)")?;
+        }
         Ok(())
     }
 
