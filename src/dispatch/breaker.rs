@@ -71,8 +71,9 @@ impl Breaker {
         self.open.is_some()
     }
 
-    /// Takes an answer in; true: the breaker changed.
-    pub fn hear(&mut self, heard: Heard, now: Timestamp) -> bool {
+    /// Takes an answer in; true: the breaker changed. While it is open only its probe's failure counts: those that were under way as it
+    /// opened say nothing new.
+    pub fn hear(&mut self, message: MessageId, heard: Heard, now: Timestamp) -> bool {
         let was_open = self.open.is_some();
         if heard == Heard::Works {
             self.consecutive = 0;
@@ -86,6 +87,9 @@ impl Breaker {
         self.consecutive = self.consecutive.saturating_add(1);
         self.remember(now, false);
         if let Some(open) = &mut self.open {
+            if open.probe != Some(message) {
+                return false;
+            }
             open.wait_ms = (open.wait_ms * 2).min(WAIT_MAX_MS);
             open.until = now.plus_ms(open.wait_ms);
             open.probe = None;
@@ -121,36 +125,38 @@ mod tests {
     fn failures_in_a_row_open_it_and_a_probe_that_works_closes_it() {
         let mut breaker = Breaker::default();
         for n in 0..5 {
-            assert!(!breaker.hear(Heard::Failed, at(n)) && breaker.admit(ID, at(n)).is_ok(), "{n}");
+            assert!(!breaker.hear(ID, Heard::Failed, at(n)) && breaker.admit(ID, at(n)).is_ok(), "{n}");
         }
-        assert!(breaker.hear(Heard::Failed, at(5)));
+        assert!(breaker.hear(ID, Heard::Failed, at(5)));
+        // what was under way fails, too, and puts the probe off no further
+        assert!((0..30).all(|n| !breaker.hear(MessageId(n + 100), Heard::Failed, at(6))));
         assert_eq!(breaker.admit(ID, at(6)), Err(at(65)));
         // one probe, and only one
         assert_eq!(breaker.admit(ID, at(65)), Ok(()));
         assert!(breaker.lets(ID) && !breaker.lets(MessageId(8)));
         assert_eq!(breaker.admit(ID, at(65)), Err(at(125)));
-        assert!(!breaker.hear(Heard::Failed, at(66)));
+        assert!(!breaker.hear(ID, Heard::Failed, at(66)));
         assert_eq!(breaker.admit(ID, at(100)), Err(at(66 + 120)), "waits twice as long after a probe that failed");
         assert_eq!(breaker.admit(ID, at(186)), Ok(()));
-        assert!(breaker.hear(Heard::Works, at(187)));
+        assert!(breaker.hear(ID, Heard::Works, at(187)));
         assert_eq!(breaker.admit(ID, at(187)), Ok(()));
-        assert!(!breaker.hear(Heard::Failed, at(188)), "the count begins anew");
+        assert!(!breaker.hear(ID, Heard::Failed, at(188)), "the count begins anew");
     }
 
     #[test]
     fn half_of_twenty_within_a_minute_open_it_and_half_of_an_hour_do_not() {
         let mut breaker = Breaker::default();
-        let opened = (0..20).map(|n| breaker.hear(if n % 2 == 0 { Heard::Works } else { Heard::Failed }, at(n))).collect::<Vec<_>>();
+        let opened = (0..20).map(|n| breaker.hear(ID, if n % 2 == 0 { Heard::Works } else { Heard::Failed }, at(n))).collect::<Vec<_>>();
         assert_eq!(opened.iter().position(|opened| *opened), Some(19));
         let mut slow = Breaker::default();
-        assert!((0..40).all(|n| !slow.hear(if n % 2 == 0 { Heard::Works } else { Heard::Failed }, at(n * 60))));
+        assert!((0..40).all(|n| !slow.hear(ID, if n % 2 == 0 { Heard::Works } else { Heard::Failed }, at(n * 60))));
     }
 
     #[test]
     fn a_refused_account_opens_it_at_once_and_refused_messages_never() {
         let mut breaker = Breaker::default();
-        assert!(breaker.hear(Heard::Refuses, at(0)) && breaker.is_open());
+        assert!(breaker.hear(ID, Heard::Refuses, at(0)) && breaker.is_open());
         let mut breaker = Breaker::default();
-        assert!((0..100).all(|n| !breaker.hear(Heard::Works, at(n))));
+        assert!((0..100).all(|n| !breaker.hear(ID, Heard::Works, at(n))));
     }
 }

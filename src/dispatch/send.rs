@@ -103,7 +103,7 @@ async fn send(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: &Ready, conte
             continue;
         }
         let answer = step.channel.send(&outgoing).await;
-        dispatcher.traffic.hear(step.provider, named, &answer, ready.at);
+        dispatcher.traffic.hear(step.provider, named, message.id, &answer, ready.at);
         match answer {
             Answer::Retry { .. } => refused = Some(answer),
             answer => return Sent::Answer(answer),

@@ -61,7 +61,7 @@ impl Traffic {
     }
 
     /// Takes a provider's answer in. `named`: the provider as the policy calls it.
-    pub fn hear(&self, provider: &str, named: &str, answer: &Answer, now: Timestamp) {
+    pub fn hear(&self, provider: &str, named: &str, message: MessageId, answer: &Answer, now: Timestamp) {
         let heard = match answer {
             Answer::Accepted { .. } | Answer::Rejected { .. } => Heard::Works,
             Answer::Retry { class: RetryClass::Throttle, after_ms, .. } => {
@@ -75,7 +75,7 @@ impl Traffic {
         };
         let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         let breaker = breakers.entry(Name::from(provider)).or_default();
-        if breaker.hear(heard, now) {
+        if breaker.hear(message, heard, now) {
             if breaker.is_open() {
                 tracing::error!(provider.name = provider, "out of order: its messages wait, one a minute tries again: {}", detail(answer));
             } else {
