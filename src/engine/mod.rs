@@ -33,3 +33,8 @@ pub mod source;
 pub mod tier;
 pub mod time;
 pub mod verdict;
+
+/// Version of what conditions mean: every built-in name and function, how facts are absorbed, what a day is. Whoever changes any of it counts
+/// it up: then a new program takes every rule's `when` for a changed one, and nobody enters a rule only because the program was
+/// upgraded. `tests/it/stories/meanings.rs` holds known answers by this number, and says when it must move.
+pub const SEMANTICS: u32 = 1;

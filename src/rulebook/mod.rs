@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use twox_hash::XxHash3_64;
 
+use crate::engine::SEMANTICS;
 use crate::engine::features;
 use crate::engine::profile::Name;
 use crate::engine::rule::check::{self, Loaded};
@@ -155,7 +156,7 @@ impl Rulebook {
         }
         diagnostics.sort_by(|a, b| a.order_key().cmp(&b.order_key()));
         let is_sound = !diagnostics.iter().any(Diagnostic::is_error);
-        let set = set.filter(|_| is_sound).map(|set| Arc::new(RuleSet { version: with_templates(set.version, &sources), ..set }));
+        let set = set.filter(|_| is_sound).map(|set| Arc::new(RuleSet { version: whole_version(set.version, &sources), ..set }));
         let tests = tests.into_iter().map(|(_, node)| node).collect();
         Rulebook { sources, templates: Arc::new(templates), catalog, set, diagnostics, tests, root: String::new() }
     }
@@ -255,10 +256,11 @@ impl Rulebook {
     }
 }
 
-/// A template's text is part of what goes live: a set with another one is another version.
-fn with_templates(rules: u64, sources: &[SourceFile]) -> u64 {
+/// A template's text is part of what goes live, and so is what the rules' words mean to this program: with another one it is another version.
+fn whole_version(rules: u64, sources: &[SourceFile]) -> u64 {
     let mut hash = XxHash3_64::new();
     hash.write_u64(rules);
+    hash.write_u32(SEMANTICS);
     sources.iter().filter(|source| is_template(source)).for_each(|source| hash_file(&mut hash, source));
     hash.finish()
 }

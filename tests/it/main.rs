@@ -17,6 +17,7 @@ mod reload;
 mod rule_tests;
 mod rules;
 mod sdk;
+mod serve;
 mod services;
 mod store;
 mod stories;

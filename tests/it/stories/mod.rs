@@ -6,6 +6,7 @@ mod calendar;
 mod caps;
 mod explain;
 mod faults;
+mod meanings;
 mod penalty;
 mod promises;
 mod quiet;

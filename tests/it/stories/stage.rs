@@ -81,6 +81,7 @@ fn catalog() -> TemplateCatalog {
 /// A story under way.
 pub struct Story {
     pub timeline: Timeline,
+    rules: Arc<RuleSet>,
     zone: Zone,
     events: u32,
 }
@@ -100,8 +101,13 @@ impl Story {
         let zone = Zone::named(zone).expect("a zone that exists");
         let start = instant(&zone, start);
         let live_since = start.plus_ms(-365 * 86_400_000);
-        let timeline = Timeline::new(Arc::new(set), start, live_since);
-        Story { timeline, zone, events: 0 }
+        let rules = Arc::new(set);
+        let timeline = Timeline::new(rules.clone(), start, live_since);
+        Story { timeline, rules, zone, events: 0 }
+    }
+
+    pub fn rules(&self) -> &RuleSet {
+        &self.rules
     }
 
     pub fn at(&self, wall: &str) -> Timestamp {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use twox_hash::XxHash3_64;
 
 use super::condition::{Compiler, identifiers, quoted, texts};
+use crate::engine::SEMANTICS;
 use crate::engine::action::Outcome;
 use crate::engine::profile::Category;
 use crate::engine::rule::expr::Condition;
@@ -79,7 +80,8 @@ pub fn derive(rule: &mut Rule, written: &Written<'_>, texts: &Texts<'_>) {
         Trigger::When(condition) => format!("{}{}", condition.hash_text(), texts.linked(&trigger)),
         Trigger::Event { .. } | Trigger::At(_) => texts.closed(&trigger),
     };
-    let trigger_text = format!("{}\0{}\0{closed}", rule.id, written.trigger.unwrap_or_default());
+    // what the same words mean to another program is another condition
+    let trigger_text = format!("{SEMANTICS}\0{}\0{}\0{closed}", rule.id, written.trigger.unwrap_or_default());
     rule.when_hash = (XxHash3_64::oneshot(trigger_text.as_bytes()) & u64::from(u32::MAX)) as u32;
     let actions = || rule.steps.iter().chain(&rule.on_exit).map(|step| &step.action);
     rule.takes = actions().any(|action| matches!(action, Action::Take(_)));
