@@ -439,7 +439,7 @@ fn ask_gates(
         profile_id: person.profile_id,
         at: now,
         version: person.version,
-        profile: changed.then(|| Profile::clone(&shared)),
+        profile: changed.then(|| shared.clone()),
         due_at: None,
         messages,
         own_events,

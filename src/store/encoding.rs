@@ -7,8 +7,10 @@
 //!
 //! Reading trusts nothing: whatever the bytes are, the answer is a profile or a [`DecodeError`] that says what and where.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use indexmap::IndexSet;
 
 use crate::engine::action::{Channel, MessageId, Outcome};
 use crate::engine::event::Value;
@@ -37,17 +39,29 @@ pub struct DecodeError {
 
 /// The bytes of a profile.
 pub fn encode(profile: &Profile) -> Vec<u8> {
-    let mut writer = Writer::default();
-    profile.write(&mut writer);
-    let mut head = Writer { body: Vec::with_capacity(writer.body.len() + 256), ..Writer::default() };
-    head.byte(VERSION);
-    head.number(writer.strings.len() as u64);
-    for text in &writer.strings {
-        head.number(text.len() as u64);
-        head.body.extend_from_slice(text.as_bytes());
+    let mut bytes = Vec::new();
+    Encoder::default().append(profile, &mut bytes);
+    bytes
+}
+
+/// Encodes one profile after the other, in the same memory.
+#[derive(Default)]
+pub struct Encoder(Writer);
+
+impl Encoder {
+    /// Appends the bytes of a profile.
+    pub fn append(&mut self, profile: &Profile, bytes: &mut Vec<u8>) {
+        let writer = &mut self.0;
+        writer.clear();
+        profile.write(writer);
+        bytes.push(VERSION);
+        put_number(bytes, writer.strings.len() as u64);
+        for text in &writer.strings {
+            put_number(bytes, text.len() as u64);
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        bytes.extend_from_slice(&writer.body);
     }
-    head.body.extend_from_slice(&writer.body);
-    head.body
 }
 
 /// The profile of these bytes.
@@ -65,22 +79,32 @@ pub fn decode(bytes: &[u8]) -> Result<Profile, DecodeError> {
 #[derive(Default)]
 struct Writer {
     body: Vec<u8>,
-    strings: Vec<Name>,
-    places: HashMap<Name, u64>,
+    strings: IndexSet<Name, ahash::RandomState>,
     last: i64,
 }
 
+/// A varint: seven bits a byte, the lowest first.
+fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
 impl Writer {
+    fn clear(&mut self) {
+        self.body.clear();
+        self.strings.clear();
+        self.last = 0;
+    }
+
     fn byte(&mut self, byte: u8) {
         self.body.push(byte);
     }
 
-    fn number(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.body.push(number as u8 | 0x80);
-            number >>= 7;
-        }
-        self.body.push(number as u8);
+    fn number(&mut self, number: u64) {
+        put_number(&mut self.body, number);
     }
 
     fn signed(&mut self, number: i64) {
@@ -88,16 +112,8 @@ impl Writer {
     }
 
     fn text(&mut self, text: &Name) {
-        let place = match self.places.get(text) {
-            Some(place) => *place,
-            None => {
-                let place = self.strings.len() as u64;
-                self.strings.push(Arc::clone(text));
-                self.places.insert(Arc::clone(text), place);
-                place
-            }
-        };
-        self.number(place);
+        let place = self.strings.get_index_of(text).unwrap_or_else(|| self.strings.insert_full(Arc::clone(text)).0);
+        self.number(place as u64);
     }
 }
 

@@ -318,7 +318,7 @@ pub struct IntentCommit {
     /// As claimed.
     pub version: i64,
     /// The profile's new row; none: unchanged.
-    pub profile: Option<Profile>,
+    pub profile: Option<Arc<Profile>>,
     /// The profile is due then at the latest (a hold's end, the next look); none: unchanged.
     pub due_at: Option<Timestamp>,
     pub messages: Vec<MessageIntent>,
@@ -829,7 +829,12 @@ pub trait Store: Send + Sync {
     /// The name this database was first opened under.
     async fn environment(&self) -> Result<String, StoreError>;
 
-    async fn find_profile(&self, identity: &Identity) -> Result<Option<ProfileId>, StoreError>;
+    async fn find_profile(&self, identity: &Identity) -> Result<Option<ProfileId>, StoreError> {
+        Ok(self.find_profiles(std::slice::from_ref(identity)).await?.pop().flatten())
+    }
+
+    /// Whose each identity is, in their order.
+    async fn find_profiles(&self, identities: &[Identity]) -> Result<Vec<Option<ProfileId>>, StoreError>;
 
     async fn profile(&self, id: ProfileId) -> Result<Option<StoredProfile>, StoreError>;
 

@@ -555,7 +555,7 @@ async fn intent_of(shop: &Shop, user: &str) -> (MessageId, i64) {
         profile_id: claimed.profile_id,
         at: start(),
         version: claimed.version,
-        profile: Some(profile),
+        profile: Some(Arc::new(profile)),
         due_at: None,
         messages: vec![MessageIntent { message: message.message.id, epoch: message.epoch, step: IntentStep::Send { at: start() } }],
         own_events: vec![],

@@ -278,10 +278,9 @@ impl Replay {
     /// Learns the numbers of those who have facts to come and are on record.
     async fn find_people(&mut self) -> anyhow::Result<()> {
         let unknown: Vec<Identity> = self.lanes.keys().filter(|identity| !self.people.contains_key(identity)).cloned().collect();
-        for identity in unknown {
-            if let Some(id) = self.stage.store.find_profile(&identity).await? {
-                self.people.insert(identity, id);
-            }
+        if !unknown.is_empty() {
+            let found = self.stage.store.find_profiles(&unknown).await?;
+            self.people.extend(unknown.into_iter().zip(found).filter_map(|(identity, id)| Some((identity, id?))));
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::store::{Appended, EventSeq, NewEvent, ProfileId, StoreError};
 pub(super) struct Append(pub Vec<NewEvent>);
 
 /// The candidates of $1 (number, profile, hash, source, id) that are on record already.
-pub(super) const FIND_DUPLICATES: &str = "select distinct j.value ->> 0 from json_each($1) j
+pub(super) const FIND_DUPLICATES: &str = "select json_group_array(distinct j.value ->> 0) from json_each($1) j
     join events e on e.profile_id = j.value ->> 1 and e.id_hash = j.value ->> 2
     where e.source = j.value ->> 3 and e.event_id = j.value ->> 4";
 
@@ -94,9 +94,9 @@ pub(super) async fn duplicates(events: &[NewEvent], owners: &[ProfileId], tx: &m
         }
     }
     if !candidates.is_empty() {
-        for row in sqlx::query(FIND_DUPLICATES).bind(json(&candidates)?).fetch_all(&mut *tx.connection).await? {
-            let number: i64 = Fields::of("events", &row).next("number")?;
-            if let Some(flag) = usize::try_from(number).ok().and_then(|number| is_duplicate.get_mut(number)) {
+        let answer = sqlx::query(FIND_DUPLICATES).bind(json(&candidates)?).fetch_one(&mut *tx.connection).await?;
+        for number in Fields::all::<usize>("events", &answer)? {
+            if let Some(flag) = is_duplicate.get_mut(number) {
                 *flag = true;
             }
         }

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
 use serde::Serialize;
 
 use super::rows::{
-    EventRow, Fields, NewMessage, States, Waits, due, event, event_columns, event_row, hex, insert_events, json, new_message,
+    EventRow, Fields, NewMessage, Place, States, StoredEvent, Waits, due, event_columns, event_row, hex, insert_events, json, new_message,
 };
 use super::writer::{Tx, Work};
 use crate::engine::action::{Entry, Posting};
 use crate::engine::decide::Decision;
-use crate::engine::profile::{Name, Profile};
+use crate::engine::profile::Name;
 use crate::engine::time::{MINUTE_MS, Timestamp};
 use crate::store::{Claim, ClaimedProfile, Committed, DecisionCommit, DueProfiles, EventSeq, ProfileId, StoreError};
 
@@ -34,15 +35,15 @@ pub(super) const CLAIM: &str = "
     where p.due_at <= $1 and c.worker is null
     order by p.due_at limit $2
     on conflict (profile_id) do update set worker = excluded.worker, epoch = excluded.epoch, claims = excluded.claims;
-    select p.id, p.version, p.due_at, p.absorbed_seq, p.woken_seq, c.claims, p.state
-    from claims c join profiles p on p.id = c.profile_id where c.epoch = $4 order by p.due_at, p.id";
+    select p.id, p.version, p.due_at, p.absorbed_seq, c.claims, p.state
+    from claims c join profiles p on p.id = c.profile_id where c.epoch = $4";
 
 /// What waits for the profiles of $1 (id, absorbed_seq), in the order of acknowledgement.
 pub(super) const WAITING_EVENTS: &str = concat!(
-    "select e.seq, e.profile_id, ",
+    "select json_group_array(json_array(e.seq, e.profile_id, ",
     event_columns!(),
-    " from json_each($1) j join events e on e.profile_id = j.value ->> 0 and e.seq > j.value ->> 1
-    where e.waits > 0 order by e.profile_id, e.seq"
+    ") order by e.seq)
+    from json_each($1) j join events e on e.profile_id = j.value ->> 0 and e.seq > j.value ->> 1 where e.waits > 0"
 );
 
 #[async_trait]
@@ -55,12 +56,14 @@ impl Work for ClaimDue {
         let claim = sqlx::query(CLAIM).bind(self.now.as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
         let mut due = DueProfiles::default();
         let mut absorbed = Vec::new();
-        for row in claim.fetch_all(&mut *tx.connection).await? {
+        // read as they come: the database walks on while a state is decoded
+        let mut rows = claim.fetch(&mut *tx.connection);
+        while let Some(row) = rows.try_next().await? {
             let mut fields = Fields::of("profiles", &row);
             let id = ProfileId(fields.next("id")?);
             let version = fields.next("version")?;
             let due_at = fields.due("due_at")?;
-            let (upto, _woken): (i64, i64) = (fields.next("absorbed_seq")?, fields.next("woken_seq")?);
+            let upto: i64 = fields.next("absorbed_seq")?;
             let claims = fields.count("claims")?;
             match fields.state("state") {
                 Ok(profile) => {
@@ -71,6 +74,8 @@ impl Work for ClaimDue {
                 Err(error) => due.corrupt.push((id, error)),
             }
         }
+        drop(rows);
+        due.profiles.sort_by_key(|claimed| (claimed.due_at, claimed.claim.profile));
         set_corrupt_aside(self.now, &due.corrupt, tx).await?;
         hand_out_events(&absorbed, &mut due.profiles, tx).await?;
         Ok(due)
@@ -92,10 +97,9 @@ async fn hand_out_events(absorbed: &[(i64, i64)], profiles: &mut [ClaimedProfile
         return Ok(());
     }
     let places: HashMap<ProfileId, usize> = profiles.iter().enumerate().map(|(place, p)| (p.claim.profile, place)).collect();
-    for row in sqlx::query(WAITING_EVENTS).bind(json(absorbed)?).fetch_all(&mut *tx.connection).await? {
-        let mut fields = Fields::of("events", &row);
-        let (seq, id) = (EventSeq(fields.next("seq")?), ProfileId(fields.next("profile_id")?));
-        let event = event(&mut fields)?;
+    let answer = sqlx::query(WAITING_EVENTS).bind(json(absorbed)?).fetch_one(&mut *tx.connection).await?;
+    for waiting in Fields::all::<StoredEvent>("events", &answer)? {
+        let (seq, id, event) = waiting.read()?;
         if let Some(profile) = places.get(&id).and_then(|place| profiles.get_mut(*place)) {
             profile.claim.upto = seq;
             profile.events.push(event);
@@ -111,34 +115,42 @@ pub(super) struct Commit {
     batch: Vec<DecisionCommit>,
     /// Place in `batch` of each decision as it was given.
     order: Vec<usize>,
+    /// The new states, made by who commits and not by the writer, for whom others wait.
+    states: Vec<u8>,
+    /// Where in `states` each decision's profile is.
+    places: Vec<Place>,
 }
 
 impl Commit {
     pub fn new(batch: Vec<DecisionCommit>) -> Self {
         let mut numbered: Vec<(usize, DecisionCommit)> = batch.into_iter().enumerate().collect();
         numbered.sort_by_key(|(_, commit)| commit.claim.profile);
-        let (order, batch) = numbered.into_iter().unzip();
-        Commit { batch, order }
+        let (order, batch): (_, Vec<DecisionCommit>) = numbered.into_iter().unzip();
+        let mut states = States::default();
+        let places = batch.iter().map(|commit| states.add(&commit.decision.profile)).collect();
+        Commit { batch, order, states: states.into_bytes(), places }
     }
 }
 
 /// The present guards of the claims in $1 (profile, upto), and when the earliest event beyond `upto` makes the profile due.
 pub(super) const GUARDS: &str = "
-    select p.id, p.version, c.epoch, p.quarantined_at is null,
+    select json_group_array(json_array(p.id, p.version, c.epoch, p.quarantined_at is null,
         case when p.woken_seq > j.value ->> 1 then
             (select min(e.received_at) from events e where e.profile_id = p.id and e.seq > j.value ->> 1 and e.waits = 2)
-        end
+        end))
     from json_each($1) j join profiles p on p.id = j.value ->> 0 left join claims c on c.profile_id = p.id and c.worker is not null";
 
+/// The profiles are there (the guards saw them), so every insert of one is an update: this form does not lay the new rows into a
+/// table of its own first, as `update from` does.
+///
 /// $1 profiles (id, due, absorbed, place, length), $2 their states, $3 claims to end (profile, epoch), $4 messages, $5 cancelled
 /// (id, because, at), $6 postings, $7 allocations, $8 exposures, $9 own events, $10 entries, $11 entries for the brake, $12
 /// budgets.
 pub(super) const COMMIT: &str = concat!(
-    "update profiles set version = version + 1, due_at = j.due, absorbed_seq = max(absorbed_seq, j.absorbed),
-        state = substr($2, j.place, j.length)
-    from (select value ->> 0 as id, value ->> 1 as due, value ->> 2 as absorbed, value ->> 3 as place, value ->> 4 as length
-        from json_each($1)) j
-    where profiles.id = j.id;
+    "insert into profiles (id, key, version, due_at, absorbed_seq, woken_seq, state)
+    select value ->> 0, '', 0, value ->> 1, value ->> 2, 0, substr($2, value ->> 3, value ->> 4) from json_each($1) where true
+    on conflict (id) do update set version = version + 1, due_at = excluded.due_at,
+        absorbed_seq = max(absorbed_seq, excluded.absorbed_seq), state = excluded.state;
     delete from claims where (profile_id, epoch) in (select value ->> 0, value ->> 1 from json_each($3));
     insert into messages (id, profile_id, dedupe_key, rule, rules_version, run_key, run, step, channel, category, template,
         languages, decided_at, due_at, expires_at, priority, wakes_on, data, state, changed_at, epoch, claims, attempts, outcomes)
@@ -191,41 +203,44 @@ impl Work for Commit {
         let mut guards = guards(&self.batch, tx).await?;
         let mut sheet = Sheet::default();
         let mut answers = vec![Committed::Conflict; self.batch.len()];
-        for (commit, place) in self.batch.iter().zip(&self.order) {
+        for ((commit, order), place) in self.batch.iter().zip(&self.order).zip(&self.places) {
             sheet.ended.push((commit.claim.profile.0, commit.claim.epoch));
             // taken out: a second decision about the same person in one batch is a conflict as well
             let Some(guard) = guards.remove(&commit.claim.profile).filter(|guard| guard.is_open) else { continue };
-            sheet.add(commit, &guard, tx)?;
-            if let Some(answer) = answers.get_mut(*place) {
+            sheet.add(commit, *place, &guard, tx)?;
+            if let Some(answer) = answers.get_mut(*order) {
                 *answer = Committed::Committed;
             }
         }
-        sheet.write(tx).await?;
+        sheet.write(&self.states, tx).await?;
         Ok(answers)
     }
 }
 
 async fn guards(batch: &[DecisionCommit], tx: &mut Tx<'_>) -> Result<HashMap<ProfileId, Guard>, StoreError> {
-    let asked: Vec<_> = batch.iter().map(|commit| (commit.claim.profile.0, commit.claim.upto.0)).collect();
     let claims: HashMap<ProfileId, &Claim> = batch.iter().map(|commit| (commit.claim.profile, &commit.claim)).collect();
     let mut guards = HashMap::with_capacity(batch.len());
-    for row in sqlx::query(GUARDS).bind(json(&asked)?).fetch_all(&mut *tx.connection).await? {
-        let mut fields = Fields::of("profiles", &row);
-        let id = ProfileId(fields.next("id")?);
-        let (version, epoch): (i64, Option<i64>) = (fields.next("version")?, fields.next("epoch")?);
-        let is_live: bool = fields.next("quarantined_at")?;
-        let waiting_since = fields.optional_instant("received_at")?;
-        let is_open = is_live && claims.get(&id).is_some_and(|claim| claim.version == version && Some(claim.epoch) == epoch);
-        guards.insert(id, Guard { is_open, waiting_since });
+    for (id, version, epoch, is_live, waiting_since) in ask_guards(batch.iter().map(|commit| &commit.claim), tx).await? {
+        let id = ProfileId(id);
+        let is_open = is_live != 0 && claims.get(&id).is_some_and(|claim| claim.version == version && Some(claim.epoch) == epoch);
+        guards.insert(id, Guard { is_open, waiting_since: waiting_since.map(Timestamp::from_ms) });
     }
     Ok(guards)
+}
+
+/// A row of [`GUARDS`]: profile, version, epoch, whether it is not set aside, and since when an event waits.
+type GuardRow = (i64, i64, Option<i64>, u8, Option<i64>);
+
+async fn ask_guards(claims: impl Iterator<Item = &Claim>, tx: &mut Tx<'_>) -> Result<Vec<GuardRow>, StoreError> {
+    let asked: Vec<_> = claims.map(|claim| (claim.profile.0, claim.upto.0)).collect();
+    let answer = sqlx::query(GUARDS).bind(json(&asked)?).fetch_one(&mut *tx.connection).await?;
+    Fields::all("profiles", &answer)
 }
 
 /// Everything a commit writes, table by table.
 #[derive(Default)]
 struct Sheet<'c> {
     profiles: Vec<(i64, Option<i64>, i64, usize, usize)>,
-    states: States,
     ended: Vec<(i64, i64)>,
     messages: Vec<NewMessage<'c>>,
     cancelled: Vec<(String, &'c str, i64)>,
@@ -287,7 +302,7 @@ fn posting_row(profile: ProfileId, posting: &Posting) -> PostingRow<'_> {
 }
 
 impl<'c> Sheet<'c> {
-    fn add(&mut self, commit: &'c DecisionCommit, guard: &Guard, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    fn add(&mut self, commit: &'c DecisionCommit, place: Place, guard: &Guard, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let DecisionCommit { claim, decision, rules_version } = commit;
         let Decision {
             profile,
@@ -304,7 +319,8 @@ impl<'c> Sheet<'c> {
             taking: _,
         } = decision;
         let id = claim.profile;
-        self.profile(claim, profile, guard.waiting_since.map_or(*due_at, |waiting| waiting.min(*due_at)));
+        let due_at = guard.waiting_since.map_or(*due_at, |waiting| waiting.min(*due_at));
+        self.profiles.push((id.0, due(due_at), claim.upto.0, place.0, place.1));
         self.messages.extend(messages.iter().map(|message| new_message(id, message)));
         let decided_at = profile.decided_at.map_or(0, Timestamp::as_ms);
         self.cancelled.extend(cancelled.iter().map(|(message, because)| (hex(message.0), &**because, decided_at)));
@@ -328,12 +344,7 @@ impl<'c> Sheet<'c> {
         Ok(())
     }
 
-    fn profile(&mut self, claim: &Claim, profile: &Profile, due_at: Timestamp) {
-        let (place, length) = self.states.add(profile);
-        self.profiles.push((claim.profile.0, due(due_at), claim.upto.0, place, length));
-    }
-
-    async fn write(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    async fn write(self, states: &[u8], tx: &mut Tx<'_>) -> Result<(), StoreError> {
         if !self.budgets.is_empty() {
             tx.memory.numbers.world += 1;
         }
@@ -341,7 +352,7 @@ impl<'c> Sheet<'c> {
         let budgets: Vec<_> = self.budgets.into_iter().map(|((coupon, at), minor)| (coupon, at, minor)).collect();
         sqlx::query(COMMIT)
             .bind(json(&self.profiles)?)
-            .bind(self.states.into_bytes())
+            .bind(states)
             .bind(json(&self.ended)?)
             .bind(json(&self.messages)?)
             .bind(json(&self.cancelled)?)
@@ -393,13 +404,8 @@ impl Work for Quarantine {
     type Done = ();
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let asked: Vec<_> = self.profiles.iter().map(|(claim, _)| (claim.profile.0, claim.upto.0)).collect();
-        let mut epochs = HashMap::new();
-        for row in sqlx::query(GUARDS).bind(json(&asked)?).fetch_all(&mut *tx.connection).await? {
-            let mut fields = Fields::of("profiles", &row);
-            let (id, _version): (i64, i64) = (fields.next("id")?, fields.next("version")?);
-            epochs.insert(ProfileId(id), fields.next::<Option<i64>>("epoch")?);
-        }
+        let guards = ask_guards(self.profiles.iter().map(|(claim, _)| claim), tx).await?;
+        let epochs: HashMap<ProfileId, Option<i64>> = guards.into_iter().map(|(id, _, epoch, ..)| (ProfileId(id), epoch)).collect();
         // somebody else's claim by now: theirs to judge
         let ours = |claim: &Claim| epochs.get(&claim.profile) == Some(&Some(claim.epoch));
         let aside: Vec<_> =

@@ -14,7 +14,8 @@ use crate::engine::profile::Profile;
 use crate::engine::time::Timestamp;
 use crate::store::{Identity, Link, NewEvent, ProfileId, StoreError};
 
-pub(super) const FIND_IDENTITIES: &str = "select j.key, i.profile_id from json_each($1) j
+/// $1: (kind, value). The known ones by their place there.
+pub(super) const FIND_IDENTITIES: &str = "select json_group_array(json_array(j.key, i.profile_id)) from json_each($1) j
     join identities i on i.kind = j.value ->> 0 and i.value = j.value ->> 1";
 
 /// Which of the profiles $1 are known by a user id.
@@ -73,10 +74,9 @@ impl People {
         distinct.extend(events.iter().filter_map(|new| new.link.as_ref()).flat_map(linked));
         let distinct: Vec<Identity> = distinct.into_iter().collect();
         let asked: Vec<_> = distinct.iter().map(parts).collect();
-        for row in sqlx::query(FIND_IDENTITIES).bind(json(&asked)?).fetch_all(&mut *tx.connection).await? {
-            let mut fields = Fields::of("identities", &row);
-            let (index, id): (i64, i64) = (fields.next("key")?, fields.next("profile_id")?);
-            if let Some(identity) = usize::try_from(index).ok().and_then(|index| distinct.get(index)) {
+        let answer = sqlx::query(FIND_IDENTITIES).bind(json(&asked)?).fetch_one(&mut *tx.connection).await?;
+        for (place, id) in Fields::all::<(usize, i64)>("identities", &answer)? {
+            if let Some(identity) = distinct.get(place) {
                 self.of.insert(identity.clone(), ProfileId(id));
             }
         }

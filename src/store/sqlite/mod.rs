@@ -207,7 +207,7 @@ impl Store for SqliteStore {
     }
 
     async fn commit_intents(&self, generation: i64, batch: Vec<IntentCommit>) -> Result<Vec<Committed>, StoreError> {
-        self.write(outbox::Intents { generation, batch }).await
+        self.write(outbox::Intents::new(generation, batch)).await
     }
 
     async fn record_results(&self, batch: Vec<MessageResult>) -> Result<Vec<Recorded>, StoreError> {
@@ -328,8 +328,8 @@ impl Store for SqliteStore {
         Ok(self.shared.environment.clone())
     }
 
-    async fn find_profile(&self, identity: &Identity) -> Result<Option<ProfileId>, StoreError> {
-        reads::find_profile(&self.readers, identity).await.map_err(|e| self.failed(e))
+    async fn find_profiles(&self, identities: &[Identity]) -> Result<Vec<Option<ProfileId>>, StoreError> {
+        reads::find_profiles(&self.readers, identities).await.map_err(|e| self.failed(e))
     }
 
     async fn profile(&self, id: ProfileId) -> Result<Option<StoredProfile>, StoreError> {

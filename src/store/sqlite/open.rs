@@ -81,6 +81,9 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
 const CACHE_KB: &str = "-65536";
 /// The database file is read through the page cache of the system up to so many bytes.
 const MMAP_BYTES: &str = "1073741824";
+/// Pages (of 4 kB) in the write-ahead log before they are carried over into the database: what is written again and again, and a
+/// person's row is, is carried over once.
+const LOG_PAGES: &str = "16000";
 /// The write-ahead log is cut back to so many bytes after a checkpoint.
 const LOG_BYTES_MAX: &str = "67108864";
 
@@ -262,6 +265,7 @@ fn connect_options(options: &Options) -> SqliteConnectOptions {
         .pragma("cache_size", CACHE_KB)
         .pragma("mmap_size", MMAP_BYTES)
         .pragma("temp_store", "memory")
+        .pragma("wal_autocheckpoint", LOG_PAGES)
         .pragma("journal_size_limit", LOG_BYTES_MAX)
         .disable_statement_logging();
     match options.pages_max {

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
+use futures_util::stream::BoxStream;
 use serde::Serialize;
+use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::decisions::{EntryColumns, entry_columns, set_corrupt_aside};
-use super::rows::{EventRow, Fields, States, Waits, event_row, hex, insert_events, json, message, message_columns, message_state};
+use super::rows::{EventRow, Fields, Place, States, Waits, event_row, hex, insert_events, json, message, message_columns};
 use super::suppressions::{Addressed, found_on_list};
 use super::writer::{Tx, Work};
 use crate::engine::action::{Channel, MessageId, MessageState, Outcome};
@@ -29,30 +32,48 @@ pub(super) struct ClaimMessages {
     pub worker: String,
 }
 
-/// $1 upto, $2 limit, $3 worker, $4 epoch, $5 whether as due. Then the claimed ones. A person who is due, or set aside, is not written
-/// to: facts first. As due: so is a person who is due no later than the message, and one whose other message comes before.
+/// The messages that were just claimed under epoch $4.
+macro_rules! claimed_messages {
+    () => {
+        concat!(
+            "select ",
+            message_columns!(),
+            ", m.profile_id, m.epoch, m.claims, m.attempts, m.first_attempt_at
+            from messages m where m.state in ('leased', 'sending') and m.epoch = $4"
+        )
+    };
+}
+
+/// $1 now, $2 limit, $3 worker, $4 epoch. Then the claimed ones. A person who is due, or set aside, is not written to: facts first.
 pub(super) const CLAIM_MESSAGES: &str = concat!(
-    "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = case when $5 then due_at else $1 end
+    "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1
     where seq in (
         select m.seq from messages m join profiles p on p.id = m.profile_id
-        where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null
-            and (p.due_at is null or p.due_at > case when $5 then m.due_at else $1 end)
-            and not ($5 and exists (
-                select 1 from messages o where o.profile_id = m.profile_id and o.state = 'queued' and o.due_at < m.due_at))
+        where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null and (p.due_at is null or p.due_at > $1)
         order by m.due_at, m.seq limit $2);
-    select ",
-    message_columns!(),
-    ", m.profile_id, m.epoch, m.claims, m.attempts, m.first_attempt_at
-    from messages m where m.state in ('leased', 'sending') and m.epoch = $4
-    order by m.profile_id, m.due_at, m.id"
+    ",
+    claimed_messages!()
+);
+
+/// The same for a replay: of each person the messages of the earliest instant, unless the person is due no later than they are.
+pub(super) const CLAIM_MESSAGES_AS_DUE: &str = concat!(
+    "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = due_at
+    where seq in (
+        select m.seq from (
+            select seq, due_at, profile_id, min(due_at) over (partition by profile_id) as first_due_at
+            from messages indexed by messages_queued where state = 'queued' and due_at <= $1) m
+        join profiles p on p.id = m.profile_id
+        where m.due_at = m.first_due_at and p.quarantined_at is null and (p.due_at is null or p.due_at > m.due_at)
+        order by m.due_at, m.seq limit $2);
+    ",
+    claimed_messages!()
 );
 
 pub(super) const INTERRUPTED: &str = concat!(
     "select ",
     message_columns!(),
     ", m.profile_id, m.epoch, m.claims, m.attempts, m.first_attempt_at
-    from messages m where m.state in ('leased', 'sending') and m.state = 'sending' and m.epoch < $1
-    order by m.profile_id, m.due_at, m.id"
+    from messages m where m.state in ('leased', 'sending') and m.state = 'sending' and m.epoch < $1"
 );
 
 pub(super) const STATES: &str = "select p.id, p.version, p.state from json_each($1) j join profiles p on p.id = j.value";
@@ -68,15 +89,17 @@ impl Work for ClaimMessages {
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Vec<ClaimedMessages>, StoreError> {
         let epoch = tx.memory.epoch();
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
-        let as_due = matches!(self.look, Look::AsDue { .. });
-        let claim = sqlx::query(CLAIM_MESSAGES).bind(self.look.upto().as_ms()).bind(limit).bind(&*self.worker).bind(epoch).bind(as_due);
-        let rows = claim.fetch_all(&mut *tx.connection).await?;
-        let by_profile = claimed(&rows)?;
+        let statement = match self.look {
+            Look::Now(_) => CLAIM_MESSAGES,
+            Look::AsDue { .. } => CLAIM_MESSAGES_AS_DUE,
+        };
+        let claim = sqlx::query(statement).bind(self.look.upto().as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
+        let by_profile = claimed(claim.fetch(&mut *tx.connection)).await?;
         if by_profile.is_empty() {
             return Ok(Vec::new());
         }
-        let states = sqlx::query(STATES).bind(ids(&by_profile)?).fetch_all(&mut *tx.connection).await?;
-        let (groups, corrupt) = with_states(by_profile, &states)?;
+        let states = sqlx::query(STATES).bind(ids(&by_profile)?).fetch(&mut *tx.connection);
+        let (groups, corrupt) = with_states(by_profile, states).await?;
         if !corrupt.is_empty() {
             let messages: Vec<String> = corrupt.iter().flat_map(|(_, _, messages)| messages).map(|m| hex(m.message.id.0)).collect();
             sqlx::query(LET_GO).bind(json(&messages)?).execute(&mut *tx.connection).await?;
@@ -110,10 +133,10 @@ impl Work for WakeMessages {
 /// Messages still `sending` from before this process began: every epoch of an earlier one is smaller.
 pub(super) async fn interrupted(store: &SqliteStore) -> Result<Vec<ClaimedMessages>, StoreError> {
     let read = async || -> Result<Vec<ClaimedMessages>, StoreError> {
-        let rows = sqlx::query(INTERRUPTED).bind(store.shared.first_epoch).fetch_all(&store.readers).await?;
-        let by_profile = claimed(&rows)?;
-        let states = sqlx::query(STATES).bind(ids(&by_profile)?).fetch_all(&store.readers).await?;
-        let (groups, corrupt) = with_states(by_profile, &states)?;
+        let rows = sqlx::query(INTERRUPTED).bind(store.shared.first_epoch).fetch(&store.readers);
+        let by_profile = claimed(rows).await?;
+        let states = sqlx::query(STATES).bind(ids(&by_profile)?).fetch(&store.readers);
+        let (groups, corrupt) = with_states(by_profile, states).await?;
         match corrupt.into_iter().next() {
             Some((_, error, _)) => Err(error),
             None => Ok(groups),
@@ -126,10 +149,13 @@ fn ids(by_profile: &BTreeMap<ProfileId, Vec<ClaimedMessage>>) -> Result<String, 
     json(&by_profile.keys().map(|id| id.0).collect::<Vec<_>>())
 }
 
-fn claimed(rows: &[sqlx::sqlite::SqliteRow]) -> Result<BTreeMap<ProfileId, Vec<ClaimedMessage>>, StoreError> {
+/// Rows as they come: the database walks on while one is read.
+type Rows<'r> = BoxStream<'r, Result<SqliteRow, sqlx::Error>>;
+
+async fn claimed(mut rows: Rows<'_>) -> Result<BTreeMap<ProfileId, Vec<ClaimedMessage>>, StoreError> {
     let mut by_profile: BTreeMap<ProfileId, Vec<ClaimedMessage>> = BTreeMap::new();
-    for row in rows {
-        let mut fields = Fields::of("messages", row);
+    while let Some(row) = rows.try_next().await? {
+        let mut fields = Fields::of("messages", &row);
         let message = message(&mut fields)?;
         let id = ProfileId(fields.next("profile_id")?);
         let claimed = ClaimedMessage {
@@ -141,18 +167,21 @@ fn claimed(rows: &[sqlx::sqlite::SqliteRow]) -> Result<BTreeMap<ProfileId, Vec<C
         };
         by_profile.entry(id).or_default().push(claimed);
     }
+    for messages in by_profile.values_mut() {
+        messages.sort_by_key(|claimed| (claimed.message.due_at, claimed.message.id));
+    }
     Ok(by_profile)
 }
 
 type Unreadable = (ProfileId, StoreError, Vec<ClaimedMessage>);
 
-fn with_states(
+async fn with_states(
     mut by_profile: BTreeMap<ProfileId, Vec<ClaimedMessage>>,
-    states: &[sqlx::sqlite::SqliteRow],
+    mut states: Rows<'_>,
 ) -> Result<(Vec<ClaimedMessages>, Vec<Unreadable>), StoreError> {
-    let (mut groups, mut corrupt) = (Vec::with_capacity(states.len()), Vec::new());
-    for row in states {
-        let mut fields = Fields::of("profiles", row);
+    let (mut groups, mut corrupt) = (Vec::with_capacity(by_profile.len()), Vec::new());
+    while let Some(row) = states.try_next().await? {
+        let mut fields = Fields::of("profiles", &row);
         let profile_id = ProfileId(fields.next("id")?);
         let version = fields.next("version")?;
         let messages = by_profile.remove(&profile_id).unwrap_or_default();
@@ -167,25 +196,40 @@ fn with_states(
 // -------------------------------------------------------------------------------------------------------------- intent
 
 pub(super) struct Intents {
-    pub generation: i64,
-    pub batch: Vec<IntentCommit>,
+    generation: i64,
+    batch: Vec<IntentCommit>,
+    /// The new states, made by who commits and not by the writer, for whom others wait.
+    states: Vec<u8>,
+    /// Where in `states` each share's profile is, if it is new.
+    places: Vec<Option<Place>>,
 }
 
-/// The guards of the messages in $1, with those of their profiles. `no_fact_waits`: nothing that makes the person due is unabsorbed.
+impl Intents {
+    pub fn new(generation: i64, batch: Vec<IntentCommit>) -> Self {
+        let mut states = States::default();
+        let places = batch.iter().map(|share| share.profile.as_ref().map(|profile| states.add(profile))).collect();
+        Intents { generation, batch, states: states.into_bytes(), places }
+    }
+}
+
+/// The guards of the messages in $1 by their place there, with those of their profiles. `no_fact_waits`: nothing that makes the person
+/// due is unabsorbed.
 pub(super) const INTENT_GUARDS: &str = "
-    select m.id, m.state, m.epoch, m.wakes_on, m.attempts, m.worker, p.id, p.version, p.due_at,
-        p.woken_seq <= p.absorbed_seq and p.quarantined_at is null, m.channel, m.category
+    select json_group_array(json_array(j.key, m.state, m.epoch, m.wakes_on, m.attempts, coalesce(m.worker, ''), p.id, p.version, p.due_at,
+        p.woken_seq <= p.absorbed_seq and p.quarantined_at is null, m.channel, m.category))
     from json_each($1) j join messages m on m.id = unhex(j.value) join profiles p on p.id = m.profile_id";
 
+/// Profiles are inserted so that they are updated: see [`super::decisions::COMMIT`].
+///
 /// $1 profiles (id, due, place, length), $2 their states, $3 sends (id, at, profile, number, epoch, worker), $4 holds (id, until,
 /// because, at), $5 ends (id, state, because, outcome bit, at), $6 conflicting (id, epoch), $7 events, $8 who has news (profile,
 /// newest event, due), $9 entries.
 pub(super) const INTENT: &str = concat!(
-    "update profiles set version = version + 1,
-        due_at = case when j.due is null then due_at else min(coalesce(due_at, j.due), j.due) end,
-        state = case when j.place is null then state else substr($2, j.place, j.length) end
-    from (select value ->> 0 as id, value ->> 1 as due, value ->> 2 as place, value ->> 3 as length from json_each($1)) j
-    where profiles.id = j.id;
+    "insert into profiles (id, key, version, due_at, absorbed_seq, woken_seq, state)
+    select value ->> 0, '', 0, value ->> 1, 0, 0, coalesce(substr($2, value ->> 2, value ->> 3), x'') from json_each($1) where true
+    on conflict (id) do update set version = version + 1,
+        due_at = case when excluded.due_at is null then due_at else min(coalesce(due_at, excluded.due_at), excluded.due_at) end,
+        state = case when excluded.state = x'' then state else excluded.state end;
     update messages set state = 'sending', changed_at = j.at, attempts = j.number, because = null,
         first_attempt_at = coalesce(first_attempt_at, j.at),
         -- the record of consent that lets it go: the latest one, which the gates found to be a yes
@@ -245,21 +289,21 @@ impl Work for Intents {
         let mut sheet = IntentSheet::default();
         let mut answers = Vec::with_capacity(self.batch.len());
         let mut seen = BTreeSet::new();
-        for share in &self.batch {
+        for (share, place) in self.batch.iter().zip(&self.places) {
             // a second share of the same person in one batch is a conflict: it was made from the row before the first
             let may_commit = nothing_forbidden_since && seen.insert(share.profile_id) && self.may_commit(share, &guards);
             if let Some(facts) = listed.get(&share.profile_id).filter(|_| may_commit) {
                 sheet.hear(share, facts, tx)?;
                 answers.push(Committed::Conflict);
             } else if may_commit {
-                sheet.add(share, &guards, tx)?;
+                sheet.add(share, *place, &guards, tx)?;
                 answers.push(Committed::Committed);
             } else {
                 sheet.give_back(share);
                 answers.push(Committed::Conflict);
             }
         }
-        sheet.write(tx).await?;
+        sheet.write(&self.states, tx).await?;
         Ok(answers)
     }
 }
@@ -298,27 +342,36 @@ impl Intents {
 }
 
 async fn intent_guards(batch: &[IntentCommit], tx: &mut Tx<'_>) -> Result<HashMap<MessageId, IntentGuard>, StoreError> {
-    let asked: Vec<String> = batch.iter().flat_map(|share| &share.messages).map(|intent| hex(intent.message.0)).collect();
+    type Row = (usize, String, i64, u16, u32, String, i64, i64, Option<i64>, u8, String, String);
+    let asked: Vec<MessageId> = batch.iter().flat_map(|share| &share.messages).map(|intent| intent.message).collect();
+    let asked_as_hex: Vec<String> = asked.iter().map(|id| hex(id.0)).collect();
+    let answer = sqlx::query(INTENT_GUARDS).bind(json(&asked_as_hex)?).fetch_one(&mut *tx.connection).await?;
     let mut guards = HashMap::with_capacity(asked.len());
-    for row in sqlx::query(INTENT_GUARDS).bind(json(&asked)?).fetch_all(&mut *tx.connection).await? {
-        let mut fields = Fields::of("messages", &row);
-        let id = fields.message_id("id")?;
+    for row in Fields::all::<Row>("messages", &answer)? {
+        let (place, state, epoch, wakes_on, attempts, worker, profile, version, due_at, no_fact_waits, channel, category) = row;
+        let Some(id) = asked.get(place) else { continue };
         let guard = IntentGuard {
-            state: message_state(&mut fields)?,
-            epoch: fields.next("epoch")?,
-            wakes_on: fields.count("wakes_on")?,
-            attempts: fields.count("attempts")?,
-            worker: fields.next::<Option<String>>("worker")?.unwrap_or_default(),
-            profile: ProfileId(fields.next("profile_id")?),
-            version: fields.next("version")?,
-            due_at: fields.due("due_at")?,
-            no_fact_waits: fields.next("woken_seq")?,
-            channel: fields.word("channel", Channel::named)?,
-            category: fields.word("category", Category::named)?,
+            state: word(*id, "state", &state, MessageState::named)?,
+            epoch,
+            wakes_on,
+            attempts,
+            worker,
+            profile: ProfileId(profile),
+            version,
+            due_at: due_at.map_or(Timestamp::FOREVER, Timestamp::from_ms),
+            no_fact_waits: no_fact_waits != 0,
+            channel: word(*id, "channel", &channel, Channel::named)?,
+            category: word(*id, "category", &category, Category::named)?,
         };
-        guards.insert(id, guard);
+        guards.insert(*id, guard);
     }
     Ok(guards)
+}
+
+/// A word of a closed list, as a message's column has it.
+fn word<T>(id: MessageId, column: &'static str, word: &str, named: impl Fn(&str) -> Option<T>) -> Result<T, StoreError> {
+    let unknown = || StoreError::Corrupt { table: "messages", column, key: id.to_string(), detail: format!("unknown word `{word}`") };
+    named(word).ok_or_else(unknown)
 }
 
 /// (profile, due, place and length of its state)
@@ -328,7 +381,6 @@ type IntentProfile = (i64, Option<i64>, Option<usize>, Option<usize>);
 #[derive(Default)]
 struct IntentSheet<'c> {
     profiles: Vec<IntentProfile>,
-    states: States,
     sends: Vec<(String, i64, i64, u32, i64, &'c str)>,
     holds: Vec<(String, i64, &'c str, i64)>,
     ends: Vec<(String, &'static str, &'c str, u16, i64)>,
@@ -339,9 +391,18 @@ struct IntentSheet<'c> {
 }
 
 impl<'c> IntentSheet<'c> {
-    fn add(&mut self, share: &'c IntentCommit, guards: &'c HashMap<MessageId, IntentGuard>, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    fn add(
+        &mut self,
+        share: &'c IntentCommit,
+        place: Option<Place>,
+        guards: &'c HashMap<MessageId, IntentGuard>,
+        tx: &mut Tx<'_>,
+    ) -> Result<(), StoreError> {
         let id = share.profile_id;
-        self.profile(id, share.profile.as_ref(), share.due_at);
+        if place.is_some() || share.due_at.is_some() {
+            let (place, length) = place.unzip();
+            self.profiles.push((id.0, share.due_at.and_then(super::rows::due), place, length));
+        }
         for event in &share.own_events {
             self.events.push(event_row(tx.memory.event_seq(), id, event, Waits::No)?);
         }
@@ -360,7 +421,7 @@ impl<'c> IntentSheet<'c> {
                     self.ends.push((message, state.name(), because, bit, share.at.as_ms()));
                     if let Some((_, event)) = event {
                         // what did not go makes room for what waits for it
-                        let makes_room = share.profile.as_ref().is_some_and(gate::waits_for_room);
+                        let makes_room = share.profile.as_deref().is_some_and(gate::waits_for_room);
                         let wakes = guard.wakes_on & bit != 0 || makes_room;
                         let seq = tx.memory.event_seq();
                         self.events.push(event_row(seq, id, event, if wakes { Waits::AndWakes } else { Waits::Yes })?);
@@ -388,18 +449,10 @@ impl<'c> IntentSheet<'c> {
         Ok(())
     }
 
-    fn profile(&mut self, id: ProfileId, profile: Option<&Profile>, due_at: Option<Timestamp>) {
-        if profile.is_none() && due_at.is_none() {
-            return;
-        }
-        let (place, length) = profile.map(|profile| self.states.add(profile)).unzip();
-        self.profiles.push((id.0, due_at.and_then(super::rows::due), place, length));
-    }
-
-    async fn write(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    async fn write(self, states: &[u8], tx: &mut Tx<'_>) -> Result<(), StoreError> {
         sqlx::query(INTENT)
             .bind(json(&self.profiles)?)
-            .bind(self.states.into_bytes())
+            .bind(states)
             .bind(json(&self.sends)?)
             .bind(json(&self.holds)?)
             .bind(json(&self.ends)?)
@@ -434,11 +487,13 @@ impl News {
 
 pub(super) struct Results(pub Vec<MessageResult>);
 
-/// The messages of $1 as results come, and whether their person has others that have not gone out.
+/// The messages of $1 (id, whether a result may close its address) by their place there, as results come; and, if it may, whether
+/// their person has others that have not gone out.
 pub(super) const RESULT_GUARDS: &str = "
-    select m.id, m.profile_id, m.state, m.epoch, m.wakes_on, m.outcomes, m.expires_at,
-        exists (select 1 from messages o where o.profile_id = m.profile_id and o.state in ('queued', 'leased') and o.id <> m.id)
-    from json_each($1) j join messages m on m.id = unhex(j.value)";
+    select json_group_array(json_array(j.key, m.profile_id, m.state, m.epoch, m.wakes_on, m.outcomes, m.expires_at,
+        case when j.value ->> 1 then exists (
+            select 1 from messages o where o.profile_id = m.profile_id and o.state in ('queued', 'leased') and o.id <> m.id) else 0 end))
+    from json_each($1) j join messages m on m.id = unhex(j.value ->> 0)";
 
 /// $1 messages (id, state, changed_at, outcomes, due or null, claims are over), $2 attempts (id, epoch, ended_at, outcome, provider's id,
 /// detail, profile), $3 events, $4 who has news (profile, newest event, due), $5 changed profiles (id, place, length), $6 their states.
@@ -523,26 +578,36 @@ impl Work for Results {
 }
 
 async fn standings(results: &[MessageResult], tx: &mut Tx<'_>) -> Result<BTreeMap<MessageId, Standing>, StoreError> {
-    let asked: BTreeSet<MessageId> = results.iter().map(|result| result.message).collect();
-    let asked: Vec<String> = asked.into_iter().map(|id| hex(id.0)).collect();
+    type Row = (usize, i64, String, i64, u16, u16, i64, u8);
+    let mut asked: BTreeMap<MessageId, bool> = BTreeMap::new();
+    for result in results {
+        *asked.entry(result.message).or_default() |= closes_address(result);
+    }
+    let asked: Vec<(MessageId, bool)> = asked.into_iter().collect();
+    let asked_as_hex: Vec<(String, bool)> = asked.iter().map(|(id, closes)| (hex(id.0), *closes)).collect();
+    let answer = sqlx::query(RESULT_GUARDS).bind(json(&asked_as_hex)?).fetch_one(&mut *tx.connection).await?;
     let mut standings = BTreeMap::new();
-    for row in sqlx::query(RESULT_GUARDS).bind(json(&asked)?).fetch_all(&mut *tx.connection).await? {
-        let mut fields = Fields::of("messages", &row);
-        let id = fields.message_id("id")?;
+    for (place, profile, state, epoch, wakes_on, outcomes, expires_at, has_open_siblings) in Fields::all::<Row>("messages", &answer)? {
+        let Some((id, _)) = asked.get(place) else { continue };
         let standing = Standing {
-            profile: ProfileId(fields.next("profile_id")?),
-            state: message_state(&mut fields)?,
-            epoch: fields.next("epoch")?,
-            wakes_on: fields.count("wakes_on")?,
-            outcomes: fields.count("outcomes")?,
-            expires_at: fields.instant("expires_at")?,
-            has_open_siblings: fields.next("has_open_siblings")?,
+            profile: ProfileId(profile),
+            state: word(*id, "state", &state, MessageState::named)?,
+            epoch,
+            wakes_on,
+            outcomes,
+            expires_at: Timestamp::from_ms(expires_at),
+            has_open_siblings: has_open_siblings != 0,
             changed_at: None,
             due_at: None,
         };
-        standings.insert(id, standing);
+        standings.insert(*id, standing);
     }
     Ok(standings)
+}
+
+/// A closed address: messages of the same person that have not gone out must hear of it before they do.
+fn closes_address(result: &MessageResult) -> bool {
+    matches!(&result.kind, ResultKind::Outcome(outcome, event) if run::closes_address(*outcome, event))
 }
 
 /// The people whose row a result reads or writes: of a message that did not go, since that may make room for what waits, or that goes
@@ -647,11 +712,9 @@ impl Standing {
             self.outcomes |= outcome.bit();
             self.turn(turned.unwrap_or(self.state), result.at);
         }
-        // a closed address: messages of the same person that have not gone out must hear of it before they do
-        let closes = matches!(&result.kind, ResultKind::Outcome(outcome, event) if run::closes_address(*outcome, event));
-        let closes_address = closes && self.has_open_siblings;
+        let silences_others = closes_address(result) && self.has_open_siblings;
         let makes_room = run::never_went(outcome) && people.wait_for_room(self.profile);
-        (is_new, is_new && (self.wakes_on & outcome.bit() != 0 || closes_address || makes_room))
+        (is_new, is_new && (self.wakes_on & outcome.bit() != 0 || silences_others || makes_room))
     }
 
     fn turn(&mut self, state: MessageState, at: Timestamp) {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{SqliteConnection, SqlitePool};
 
+use super::identities::{FIND_IDENTITIES, parts as identity_parts};
 use super::rows::{Fields, event, event_columns, hex, json, message, message_columns, message_state};
 use crate::engine::action::{Channel, Entry, ExposureRecord, MessageId, MessageState, Posting, PostingKind, What};
 use crate::engine::profile::Name;
@@ -27,33 +28,31 @@ pub(super) async fn next_due(readers: &SqlitePool) -> Result<Option<Timestamp>, 
 }
 
 /// $1 upto. A message and its person may both be due: the earlier one counts.
-pub(super) const AGENDA: &str = "select id, min(due_at) from (
+pub(super) const AGENDA: &str = "select json_group_array(json_array(id, due_at)) from (select id, min(due_at) as due_at from (
     select p.id, p.due_at from profiles p where p.due_at is not null and p.due_at <= $1
     union all
     select m.profile_id, m.due_at from messages m join profiles p on p.id = m.profile_id
     where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null)
-    group by id";
+    group by id)";
 
 pub(super) async fn agenda(readers: &SqlitePool, upto: Timestamp) -> Result<Vec<(ProfileId, Timestamp)>, StoreError> {
-    let rows = sqlx::query(AGENDA).bind(upto.as_ms()).fetch_all(readers).await?;
-    let due = |row: &SqliteRow| {
-        let mut fields = Fields::of("profiles", row);
-        Ok((ProfileId(fields.next("id")?), fields.instant("due_at")?))
-    };
-    rows.iter().map(due).collect()
+    let answer = sqlx::query(AGENDA).bind(upto.as_ms()).fetch_one(readers).await?;
+    let due = Fields::all::<(i64, i64)>("profiles", &answer)?;
+    Ok(due.into_iter().map(|(id, at)| (ProfileId(id), Timestamp::from_ms(at))).collect())
 }
 
 // ------------------------------------------------------------------------------------------------------------ profiles
 
-pub(super) const FIND_PROFILE: &str = "select profile_id from identities where kind = $1 and value = $2";
-
-pub(super) async fn find_profile(readers: &SqlitePool, identity: &Identity) -> Result<Option<ProfileId>, StoreError> {
-    let (kind, value) = match identity {
-        Identity::User(value) => ("user", value),
-        Identity::Anonymous(value) => ("anonymous", value),
-    };
-    let row = sqlx::query(FIND_PROFILE).bind(kind).bind(&**value).fetch_optional(readers).await?;
-    row.map(|row| Ok(ProfileId(Fields::of("identities", &row).next("profile_id")?))).transpose()
+pub(super) async fn find_profiles(readers: &SqlitePool, identities: &[Identity]) -> Result<Vec<Option<ProfileId>>, StoreError> {
+    let asked: Vec<_> = identities.iter().map(identity_parts).collect();
+    let answer = sqlx::query(FIND_IDENTITIES).bind(json(&asked)?).fetch_one(readers).await?;
+    let mut found = vec![None; identities.len()];
+    for (place, id) in Fields::all::<(usize, i64)>("identities", &answer)? {
+        if let Some(slot) = found.get_mut(place) {
+            *slot = Some(ProfileId(id));
+        }
+    }
+    Ok(found)
 }
 
 pub(super) const PROFILES: &str = "select p.id, p.key, p.version, p.due_at, p.absorbed_seq, p.quarantined_at, p.quarantined_because,
@@ -162,7 +161,8 @@ pub(super) async fn history(readers: &SqlitePool, id: ProfileId) -> Result<Histo
     }
     let rows = sqlx::query(MESSAGES_OF).bind(id.0).fetch_all(&mut *snapshot).await?;
     history.messages = rows.iter().map(message_row).collect::<Result<_, _>>()?;
-    add_attempts(&mut history.messages, id, &mut snapshot).await?;
+    let attempts = sqlx::query(ATTEMPTS_OF).bind(id.0).fetch_all(&mut *snapshot).await?;
+    add_attempts(&mut history.messages, &attempts)?;
     for row in sqlx::query(IDENTITIES_OF).bind(id.0).fetch_all(&mut *snapshot).await? {
         let mut fields = Fields::of("identities", &row);
         history.identities.push(fields.word("kind", identity_kind)?(fields.name("value")?));
@@ -257,10 +257,10 @@ fn message_fields(fields: &mut Fields<'_>) -> Result<MessageRow, StoreError> {
     })
 }
 
-async fn add_attempts(messages: &mut [MessageRow], id: ProfileId, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+fn add_attempts(messages: &mut [MessageRow], rows: &[SqliteRow]) -> Result<(), StoreError> {
     let mut by_message: BTreeMap<MessageId, Vec<Attempt>> = BTreeMap::new();
-    for row in sqlx::query(ATTEMPTS_OF).bind(id.0).fetch_all(connection).await? {
-        let mut fields = Fields::of("attempts", &row);
+    for row in rows {
+        let mut fields = Fields::of("attempts", row);
         let message = fields.message_id("message_id")?;
         let attempt = Attempt {
             number: fields.count("number")?,
@@ -273,7 +273,7 @@ async fn add_attempts(messages: &mut [MessageRow], id: ProfileId, connection: &m
         };
         by_message.entry(message).or_default().push(attempt);
     }
-    for message in messages.iter_mut().filter(|message| message.profile == id) {
+    for message in messages {
         message.attempts = by_message.remove(&message.message.id).unwrap_or_default();
     }
     Ok(())
@@ -285,15 +285,17 @@ pub(super) const MESSAGES: &str = concat!(
     ", m.profile_id, m.state, m.because, m.changed_at, m.outcomes, m.attempts, m.consent_seq from json_each($1) j join messages m on m.id = unhex(j.value)"
 );
 
+pub(super) const ATTEMPTS: &str = "select a.message_id, a.number, a.worker, a.started_at, a.ended_at, a.outcome, a.provider_id, a.detail
+    from json_each($1) j join messages m on m.id = unhex(j.value)
+    join attempts a on a.profile_id = m.profile_id and a.message_id = m.id order by a.message_id, a.number";
+
 pub(super) async fn messages(readers: &SqlitePool, ids: &[MessageId]) -> Result<Vec<MessageRow>, StoreError> {
     let asked: Vec<String> = ids.iter().map(|id| hex(id.0)).collect();
     let mut snapshot = readers.begin().await?;
     let rows = sqlx::query(MESSAGES).bind(json(&asked)?).fetch_all(&mut *snapshot).await?;
     let mut messages: Vec<MessageRow> = rows.iter().map(message_row).collect::<Result<_, _>>()?;
-    let people: std::collections::BTreeSet<ProfileId> = messages.iter().map(|message| message.profile).collect();
-    for id in people {
-        add_attempts(&mut messages, id, &mut snapshot).await?;
-    }
+    let attempts = sqlx::query(ATTEMPTS).bind(json(&asked)?).fetch_all(&mut *snapshot).await?;
+    add_attempts(&mut messages, &attempts)?;
     Ok(messages)
 }
 

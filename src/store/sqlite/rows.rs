@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row as _, Sqlite, Type};
@@ -84,6 +84,12 @@ impl<'r> Fields<'r> {
         serde_json::from_str(text).map_err(|e| self.corrupt(column, e.to_string()))
     }
 
+    /// What a statement answered that lays its rows into one JSON text (`json_group_array`): small rows come far cheaper that way than
+    /// one by one through the driver's channel, which wakes a thread for each.
+    pub fn all<T: serde::de::DeserializeOwned>(table: &'static str, row: &'r SqliteRow) -> Result<Vec<T>, StoreError> {
+        Fields::of(table, row).json("rows")
+    }
+
     pub fn state(&mut self, column: &'static str) -> Result<Profile, StoreError> {
         let bytes: &[u8] = self.next(column)?;
         encoding::decode(bytes).map_err(|e| self.corrupt(column, e.to_string()))
@@ -103,19 +109,23 @@ pub(super) fn json<T: Serialize>(rows: &[T]) -> Result<String, StoreError> {
 
 /// States laid end to end, to travel as one blob.
 #[derive(Default)]
-pub(super) struct States(Vec<u8>);
+pub(super) struct States {
+    bytes: Vec<u8>,
+    encoder: encoding::Encoder,
+}
+
+/// Place (from 1, as `substr` counts) and length of a state within the blob.
+pub(super) type Place = (usize, usize);
 
 impl States {
-    /// Adds a state; its place (from 1, as `substr` counts) and length.
-    pub fn add(&mut self, profile: &Profile) -> (usize, usize) {
-        let bytes = encoding::encode(profile);
-        let place = self.0.len() + 1;
-        self.0.extend_from_slice(&bytes);
-        (place, bytes.len())
+    pub fn add(&mut self, profile: &Profile) -> Place {
+        let before = self.bytes.len();
+        self.encoder.append(profile, &mut self.bytes);
+        (before + 1, self.bytes.len() - before)
     }
 
     pub fn into_bytes(self) -> Vec<u8> {
-        self.0
+        self.bytes
     }
 }
 
@@ -215,6 +225,27 @@ pub(super) fn event(fields: &mut Fields<'_>) -> Result<Event, StoreError> {
         source: fields.name("source")?,
         properties: fields.json("properties")?,
     })
+}
+
+/// An event whose columns came in one JSON text: its number, whose it is, and [`event_columns`].
+#[derive(Deserialize)]
+pub(super) struct StoredEvent(i64, i64, Name, String, Name, i64, i64, Name, String);
+
+impl StoredEvent {
+    pub fn read(self) -> Result<(EventSeq, ProfileId, Event), StoreError> {
+        let StoredEvent(seq, profile, id, kind, name, occurred_at, received_at, source, properties) = self;
+        let corrupt = |column, detail| StoreError::Corrupt { table: "events", column, key: format!("row {seq}"), detail };
+        let event = Event {
+            id,
+            kind: kind_named(&kind).ok_or_else(|| corrupt("kind", format!("unknown word `{kind}`")))?,
+            name,
+            occurred_at: Timestamp::from_ms(occurred_at),
+            received_at: Timestamp::from_ms(received_at),
+            source,
+            properties: serde_json::from_str(&properties).map_err(|e| corrupt("properties", e.to_string()))?,
+        };
+        Ok((EventSeq(seq), ProfileId(profile), event))
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------------ messages

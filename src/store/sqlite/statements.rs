@@ -37,6 +37,7 @@ const HOT: &[(&str, &str)] = &[
     ("SET_ASIDE", d::SET_ASIDE),
     ("REINSTATE", d::REINSTATE),
     ("CLAIM_MESSAGES", b::CLAIM_MESSAGES),
+    ("CLAIM_MESSAGES_AS_DUE", b::CLAIM_MESSAGES_AS_DUE),
     ("INTERRUPTED", b::INTERRUPTED),
     ("STATES", b::STATES),
     ("LET_GO", b::LET_GO),
@@ -77,13 +78,13 @@ const HOT: &[(&str, &str)] = &[
     ("EXPOSURES_OF", r::EXPOSURES_OF),
     ("MESSAGES_OF", r::MESSAGES_OF),
     ("ATTEMPTS_OF", r::ATTEMPTS_OF),
+    ("ATTEMPTS", r::ATTEMPTS),
     ("IDENTITIES_OF", r::IDENTITIES_OF),
     ("CONSENTS_OF", r::CONSENTS_OF),
     ("MESSAGES", r::MESSAGES),
     ("OPEN_MESSAGES", r::OPEN_MESSAGES),
     ("WAKE", b::WAKE),
     ("ENTRIES", r::ENTRIES),
-    ("FIND_PROFILE", r::FIND_PROFILE),
 ];
 
 /// Statements for people, for the start, or over tables that stay small.

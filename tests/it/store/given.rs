@@ -154,7 +154,7 @@ pub fn intent(group: &ClaimedMessages, at: Timestamp, step: impl Fn() -> IntentS
         profile_id: group.profile_id,
         at,
         version: group.version,
-        profile: Some(group.profile.clone()),
+        profile: Some(Arc::new(group.profile.clone())),
         due_at: None,
         messages: group.messages.iter().map(|m| MessageIntent { message: m.message.id, epoch: m.epoch, step: step() }).collect(),
         own_events: Vec::new(),
