@@ -21,6 +21,8 @@ use crate::versions::Snapshot;
 
 /// Sends under way at once in one pass.
 const SENDS_AT_ONCE: usize = 32;
+/// Fewer messages than this are not worth a second thread.
+const RENDERED_AT_ONCE_MIN: usize = 16;
 
 /// Renders and sends; what comes back is what to record.
 pub(super) async fn send_all(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: Vec<Ready>, pass: &mut Pass) -> Vec<MessageResult> {
@@ -46,20 +48,28 @@ pub(super) async fn send_all(dispatcher: &Dispatcher, snapshot: &Snapshot, ready
     results
 }
 
-/// Liquid takes some 40 us a message: on a thread that may block, off the runtime's own.
-async fn render_all(snapshot: &Snapshot, ready: Vec<Ready>) -> Vec<(Ready, Result<Content, RenderError>)> {
-    let snapshot = snapshot.clone();
-    let work = move || {
-        let render_one = |ready: Ready| {
-            let (message, profile) = (&ready.claimed.message, &ready.profile);
-            let content =
-                catch_unwind(AssertUnwindSafe(|| render(&snapshot.templates, snapshot.rules.names(), profile, message, ready.at)));
-            let content = content.unwrap_or_else(|_| Err(RenderError::Liquid { part: "template", because: "it panicked".into() }));
-            (ready, content)
-        };
-        ready.into_iter().map(render_one).collect()
-    };
-    tokio::task::spawn_blocking(work).await.expect("every render is caught, so the task ends")
+/// Liquid takes some 40 us a message: on threads that may block, off the runtime's own, as many as there are cores.
+async fn render_all(snapshot: &Snapshot, mut ready: Vec<Ready>) -> Vec<(Ready, Result<Content, RenderError>)> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = ready.len().div_ceil(cores).max(RENDERED_AT_ONCE_MIN);
+    let mut works = Vec::with_capacity(cores);
+    while !ready.is_empty() {
+        let rest = ready.split_off(share.min(ready.len()));
+        let (share, snapshot) = (std::mem::replace(&mut ready, rest), snapshot.clone());
+        works.push(tokio::task::spawn_blocking(move || share.into_iter().map(|ready| render_one(&snapshot, ready)).collect::<Vec<_>>()));
+    }
+    let mut rendered = Vec::new();
+    for work in works {
+        rendered.extend(work.await.expect("every render is caught, so the task ends"));
+    }
+    rendered
+}
+
+fn render_one(snapshot: &Snapshot, ready: Ready) -> (Ready, Result<Content, RenderError>) {
+    let (message, profile) = (&ready.claimed.message, &ready.profile);
+    let content = catch_unwind(AssertUnwindSafe(|| render(&snapshot.templates, snapshot.rules.names(), profile, message, ready.at)));
+    let content = content.unwrap_or_else(|_| Err(RenderError::Liquid { part: "template", because: "it panicked".into() }));
+    (ready, content)
 }
 
 /// One attempt's end: an answer, or why nothing could be sent.

@@ -38,6 +38,9 @@ const POLL: Duration = Duration::from_millis(500);
 const HEARTBEAT_MS: i64 = 30_000;
 /// The span in which the brake counts entries.
 const BRAKE_MS: i64 = HOUR_MS;
+/// A batch is decided and written in so many portions at most, each of so many profiles at least.
+const PORTIONS_MAX: usize = 3;
+const PORTION_MIN: usize = 48;
 /// Batches up to this size are decided where they are.
 const INLINE_MAX: usize = 16;
 
@@ -194,11 +197,31 @@ pub async fn run_once(evaluator: &Evaluator, look: Look, limit: usize) -> Result
     let Some(first) = due.profiles.iter().map(|claimed| instant(look, claimed)).min() else { return Ok(pass) };
     let snapshot = evaluator.rules.snapshot_for(store, due.profiles.iter().map(|claimed| &claimed.profile)).await?;
     let world = store.world(month_start(&snapshot.rules.policy.zone.last, first)).await?.world;
-    let desk = Desk { snapshot, world, look, decided: vec![], parked: vec![], pass };
-    let mut desk = first_look(desk, due.profiles).await;
-    brake(store, &mut desk, first).await?;
-    second_look(&mut desk);
-    commit(store, desk).await
+    let mut desk = Desk { snapshot, world, look, decided: vec![], parked: vec![], pass };
+    let mut made = Made::default();
+    for portion in portions(due.profiles) {
+        let (looked, committed) = tokio::join!(first_look(desk, portion), commit(store, look, made));
+        desk = looked;
+        desk.pass += committed?;
+        brake(store, &mut desk, first).await?;
+        second_look(&mut desk);
+        made = desk.hand_over();
+    }
+    desk.pass += commit(store, look, made).await?;
+    Ok(desk.pass)
+}
+
+/// A large batch is decided in portions, one while the one before is being written: in three at most, since each takes a flush of
+/// the disk.
+fn portions(mut claimed: Vec<ClaimedProfile>) -> Vec<Vec<ClaimedProfile>> {
+    let size = claimed.len().div_ceil(PORTIONS_MAX).max(PORTION_MIN);
+    let mut portions = Vec::new();
+    while claimed.len() > size {
+        let rest = claimed.split_off(size);
+        portions.push(std::mem::replace(&mut claimed, rest));
+    }
+    portions.push(claimed);
+    portions
 }
 
 /// The instant at which a claimed profile is looked at: never before something that it is to hear.
@@ -223,6 +246,13 @@ struct Desk {
     /// To be set aside, with the reason.
     parked: Vec<(Claim, String)>,
     pass: Pass,
+}
+
+/// What is ready to be written.
+#[derive(Default)]
+struct Made {
+    commits: Vec<DecisionCommit>,
+    parked: Vec<(Claim, String)>,
 }
 
 /// Decides about everybody once. A large batch goes to a thread that may be busy for a while; for a small one the way there would
@@ -256,6 +286,14 @@ impl Desk {
                 Err(panic) => self.parked.push((claimed.claim, panic)),
             }
         }
+    }
+
+    /// What was decided, to be written. The rows as they were are not needed any more.
+    fn hand_over(&mut self) -> Made {
+        let rules_version = self.snapshot.rules.version;
+        let decided = std::mem::take(&mut self.decided).into_iter();
+        let commits = decided.map(|(claimed, decision)| DecisionCommit { claim: claimed.claim, decision, rules_version }).collect();
+        Made { commits, parked: std::mem::take(&mut self.parked) }
     }
 
     /// What one person's offers take from a coupon's budget is not there for the next one of this pass.
@@ -429,17 +467,19 @@ fn without(desk: &mut Desk, claimed: &ClaimedProfile, rules: &[Name], violation:
     Ok(decision)
 }
 
-async fn commit(store: &dyn Store, desk: Desk) -> Result<Pass, StoreError> {
-    let Desk { snapshot, look, decided, parked, mut pass, .. } = desk;
+async fn commit(store: &dyn Store, look: Look, made: Made) -> Result<Pass, StoreError> {
+    let Made { commits, parked } = made;
+    let mut pass = Pass::default();
     if !parked.is_empty() {
         pass.set_aside += parked.len() as u64;
         store.quarantine(look.upto(), parked).await?;
     }
+    if commits.is_empty() {
+        return Ok(pass);
+    }
     let figures = |d: &Decision| (d.entered.len() as u64, d.messages.len() as u64, d.postings.len() as u64);
-    let made: Vec<(u64, u64, u64)> = decided.iter().map(|(_, decision)| figures(decision)).collect();
-    let rules_version = snapshot.rules.version;
-    let batch = decided.into_iter().map(|(claimed, decision)| DecisionCommit { claim: claimed.claim, decision, rules_version }).collect();
-    for (answer, (entered, messages, postings)) in store.commit_decisions(batch).await?.into_iter().zip(made) {
+    let figures: Vec<(u64, u64, u64)> = commits.iter().map(|commit| figures(&commit.decision)).collect();
+    for (answer, (entered, messages, postings)) in store.commit_decisions(commits).await?.into_iter().zip(figures) {
         match answer {
             Committed::Committed => {
                 pass.entered += entered;
