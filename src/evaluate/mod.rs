@@ -330,7 +330,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
-/// Counts entries; a rule over its limit is held (durably, before anything of this pass is committed), and the decisions that entered
+/// Counts entries; a rule over its limit is held (durably, before anything of this portion is committed), and the decisions that entered
 /// it beyond the limit are made again.
 async fn brake(store: &dyn Store, desk: &mut Desk, first: Timestamp) -> Result<(), StoreError> {
     if desk.decided.iter().all(|(_, decision)| decision.entered.is_empty()) {

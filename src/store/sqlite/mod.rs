@@ -1,8 +1,9 @@
 //! SQLite: the embedded store. One writer with group commit ([`writer`]), readers beside it, every commit flushed to the disk.
 //!
-//! Two habits make it fast enough. A batch travels as one JSON text that `json_each` takes apart, states beside it as one blob that
-//! `substr` cuts up: a call costs the same hop to SQLite's thread for one row as for a thousand. And where several statements
-//! need nothing from each other they travel as one script with shared parameters.
+//! Three habits make it fast enough. A batch travels as one JSON text that `json_each` takes apart, states beside it as one blob that
+//! `substr` cuts up: a call costs the same hop to SQLite's thread for one row as for a thousand. Small rows come back as one JSON
+//! text too, since the driver wakes a thread for every row; states come row by row and are decoded while SQLite walks on. And where
+//! several statements need nothing from each other they travel as one script with shared parameters.
 //!
 //! A second process that would write is refused by a lock of the operating system on a file beside the database; therefore every claim
 //! found at the start is void. Who only looks ([`SqliteStore::open_to_read`]) needs no lock: readers see the last commit while the
