@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use rekindle::engine::time::{DAY_MS, Timestamp};
 
+// shared with the project's own benches, which use the rest of it
 #[allow(dead_code)]
 #[path = "../../benches/shared/population.rs"]
 mod population;

@@ -230,10 +230,10 @@ impl FromStr for Span {
             let (unit, tail) = tail.split_at(letters);
             let amount_ms = i64::from(amount);
             match unit {
-                "y" => span.months += amount.checked_mul(12).ok_or_else(error)?,
-                "mo" => span.months += amount,
-                "w" => span.days += amount.checked_mul(7).ok_or_else(error)?,
-                "d" => span.days += amount,
+                "y" => span.months = amount.checked_mul(12).and_then(|months| span.months.checked_add(months)).ok_or_else(error)?,
+                "mo" => span.months = span.months.checked_add(amount).ok_or_else(error)?,
+                "w" => span.days = amount.checked_mul(7).and_then(|days| span.days.checked_add(days)).ok_or_else(error)?,
+                "d" => span.days = span.days.checked_add(amount).ok_or_else(error)?,
                 "h" => span.ms += amount_ms * HOUR_MS,
                 "m" => span.ms += amount_ms * MINUTE_MS,
                 "s" => span.ms += amount_ms * SECOND_MS,
@@ -294,6 +294,13 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         Timestamp::parse(text).expect("a test instant")
+    }
+
+    #[test]
+    fn a_span_beyond_reckoning_is_none() {
+        for text in ["999999999999d", "2000000000d2000000000d", "2000000000mo2000000000mo", "300000000y", "2000000000d400000000w"] {
+            assert!(text.parse::<Span>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -428,7 +428,11 @@ fn duration_help(text: &str) -> String {
         "second" | "seconds" | "sec" => "s",
         _ => return "write it like `90m`, `36h`, `7d` or `7d10h`".to_owned(),
     };
-    format!("write `{number}{short}`")
+    let meant = format!("{number}{short}");
+    if meant.parse::<Span>().is_err() {
+        return "that is longer than any calendar reaches".to_owned();
+    }
+    format!("write `{meant}`")
 }
 
 fn slugged(text: &str, least: usize) -> String {
