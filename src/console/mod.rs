@@ -68,6 +68,13 @@ async fn ready(State(console): State<Arc<Console>>) -> Response {
 }
 
 async fn metrics(State(console): State<Arc<Console>>) -> Response {
+    // read as they are asked for: pauses change by commands, which any process may have carried out
+    match console.store.world(console.clock.now()).await {
+        Ok(view) => {
+            console.telemetry.metrics.paused.set(i64::try_from(pauses::all_in_force(&view.world).len()).unwrap_or(i64::MAX));
+        }
+        Err(error) => tracing::warn!("cannot count the pauses in force: {error}"),
+    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], console.telemetry.metrics.render()).into_response()
 }

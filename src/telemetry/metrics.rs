@@ -47,9 +47,13 @@ pub struct ByStatus {
     pub status: u16,
 }
 
+/// Begins the name of every figure.
+const PREFIX: &str = "rekindle";
+
 /// All figures of one process.
 pub struct Metrics {
     registry: Registry,
+    names: Vec<String>,
     pub events: Family<ByResult, Counter>,
     pub requests: Family<ByStatus, Counter>,
     pub evaluations: Counter,
@@ -70,11 +74,13 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("rekindle");
+        let mut registry = Registry::with_prefix(PREFIX);
+        let mut names = Vec::new();
         macro_rules! register {
             ($name:literal, $help:literal, $metric:expr) => {{
                 let metric = $metric;
                 registry.register($name, $help, metric.clone());
+                names.push(format!("{PREFIX}_{}", $name));
                 metric
             }};
         }
@@ -107,6 +113,7 @@ impl Default for Metrics {
             paused: register!("pauses", "Pauses in force", Gauge::default()),
             callbacks: register!("callbacks", "Callbacks of providers, by provider and what came of them", Family::default()),
             registry,
+            names,
         }
     }
 }
@@ -116,6 +123,11 @@ fn durations() -> Histogram {
 }
 
 impl Metrics {
+    /// Their names; one that has no value yet does not show in the text.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// The figures as text.
     pub fn render(&self) -> String {
         let mut text = String::new();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rekindle::engine::features::{BUILT_INS, FUNCTIONS, Read};
 use rekindle::message::Templates;
+use rekindle::telemetry::Metrics;
 
 fn rules_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("rules")
@@ -100,6 +101,17 @@ fn the_docs_list_every_name_that_conditions_may_use() {
         let listed = if function.available { available.contains(&row) } else { later.contains(&format!("`{}`", function.name)) };
         assert!(listed, "docs/rules.md lacks {row}");
     }
+}
+
+/// Every figure of `/metrics` stands in docs/operating.md, and no other.
+#[test]
+fn the_docs_list_every_figure() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md")).expect("the page");
+    let section = page.split_once("\n## Figures\n").expect("the section on figures").1.split("\n## ").next().expect("its text");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `rekindle_"));
+    let told: BTreeSet<String> = rows.filter_map(|row| Some(format!("rekindle_{}", row.split_once('`')?.0))).collect();
+    let there: BTreeSet<String> = Metrics::default().names().iter().cloned().collect();
+    assert_eq!(told, there);
 }
 
 /// Every code that a finding may have stands in docs/rules.md with what it means.
