@@ -329,18 +329,7 @@ fn line_of(outgoing: &Outgoing<'_>, play: Play, file: Option<&str>, with_content
     if !with_content {
         return line;
     }
-    let parts = [
-        ("subject", &content.subject),
-        ("text", &content.text),
-        ("html", &content.html),
-        ("push_title", &content.push_title),
-        ("push_body", &content.push_body),
-        ("sms", &content.sms),
-        ("whatsapp", &content.whatsapp),
-    ];
-    for (name, part) in parts {
-        fields.extend(part.as_ref().map(|text| (name.to_owned(), Json::from(text.as_str()))));
-    }
+    fields.extend(content.parts().map(|(name, part)| (name.to_owned(), part.into())));
     line
 }
 

@@ -101,16 +101,7 @@ impl Signer {
 /// What is told: which message, to whom, by which rule, and its content part by part.
 fn payload(outgoing: &Outgoing<'_>) -> Json {
     let content = outgoing.content;
-    let parts = [
-        ("subject", &content.subject),
-        ("text", &content.text),
-        ("html", &content.html),
-        ("push_title", &content.push_title),
-        ("push_body", &content.push_body),
-        ("sms", &content.sms),
-        ("whatsapp", &content.whatsapp),
-    ];
-    let parts: Map<String, Json> = parts.into_iter().filter_map(|(name, part)| Some((name.to_owned(), part.as_deref()?.into()))).collect();
+    let parts: Map<String, Json> = content.parts().map(|(name, part)| (name.to_owned(), part.into())).collect();
     json!({
         "type": "message.sent",
         "timestamp": outgoing.at.to_string(),

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::engine::rule::RuleSet;
-use crate::engine::rule::diagnostic::SourceFile;
 use crate::rulebook::Rulebook;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Identity, Store, StoredProfile};
@@ -73,7 +72,6 @@ pub async fn live_rules(store: &SqliteStore) -> anyhow::Result<Arc<RuleSet>> {
 /// The rule set of a version that was live here.
 pub async fn rules_of(store: &SqliteStore, version: u64) -> anyhow::Result<Arc<RuleSet>> {
     let texts = store.texts_of(version).await?.with_context(|| format!("the texts of rule set {version:016x} are not in this database"))?;
-    let file = |(path, text): (String, String)| SourceFile { path: Arc::from(path), text: Arc::from(text) };
-    let book = Rulebook::of(texts.into_iter().map(file).collect());
+    let book = Rulebook::of_texts(texts);
     book.set().with_context(|| format!("the stored rule set {version:016x} cannot be read by this program\n\n{}", book.render_errors()))
 }

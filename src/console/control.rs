@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::pauses::{EVERYBODY_SPREAD_MS, Survey, all_in_force, in_force, resume, survey};
 use super::{Console, keys, person, publications, sample};
 use crate::engine::action::Channel as Kind;
-use crate::engine::decide::{Pause, World};
+use crate::engine::decide::Pause;
 use crate::engine::profile::Name;
 use crate::engine::rule::suggest::nearest;
 use crate::store::{Identity, KeyId, PauseScope, StoreError};
@@ -174,10 +174,6 @@ pub async fn handle(console: &Console, request: Request) -> Result<Reply, StoreE
     }
 }
 
-async fn world(console: &Console) -> Result<Arc<World>, StoreError> {
-    Ok(console.store.world(console.clock.now()).await?.world)
-}
-
 /// The scope, if it means anything here.
 async fn known(console: &Console, scope: Scope) -> Result<Result<PauseScope, String>, StoreError> {
     let hint = |what: &str, name: &str, known: Vec<String>| {
@@ -188,7 +184,7 @@ async fn known(console: &Console, scope: Scope) -> Result<Result<PauseScope, Str
     Ok(match scope {
         Scope::All => Ok(PauseScope::All),
         Scope::Rule(id) => {
-            let world = world(console).await?;
+            let world = console.world().await?;
             match world.rules.contains_key(id.as_str()) {
                 true => Ok(PauseScope::Rule(Name::from(id))),
                 false => Err(hint("rule", &id, world.rules.keys().map(ToString::to_string).collect())),
@@ -221,7 +217,7 @@ async fn paused(console: &Console, scope: Scope) -> Result<Result<PauseScope, St
             Err(why) => return Ok(Err(why)),
         },
     };
-    let world = world(console).await?;
+    let world = console.world().await?;
     if in_force(&world, &scope).is_some() {
         return Ok(Ok(scope));
     }
@@ -231,7 +227,7 @@ async fn paused(console: &Console, scope: Scope) -> Result<Result<PauseScope, St
 }
 
 async fn status(console: &Console) -> Result<Reply, StoreError> {
-    let world = world(console).await?;
+    let world = console.world().await?;
     let mut lines = vec![format!("rule set {:016x}", console.rules.snapshot().rules.version)];
     let pauses = all_in_force(&world);
     lines.push(if pauses.is_empty() { "nothing is paused".to_owned() } else { "paused:".to_owned() });
@@ -261,7 +257,7 @@ async fn status(console: &Console) -> Result<Reply, StoreError> {
 
 async fn release(console: &Console, rule: &str, by: &str) -> Result<Reply, StoreError> {
     let (store, now) = (console.store.as_ref(), console.clock.now());
-    let world = world(console).await?;
+    let world = console.world().await?;
     let Some(state) = world.rules.get(rule) else {
         let near = nearest(rule, world.rules.keys().map(|id| &**id)).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         return Ok(Reply::refused(format!("no rule `{rule}` has gone live in this database{near}")));

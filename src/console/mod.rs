@@ -20,7 +20,8 @@ use tokio::sync::Notify;
 
 use crate::channel::Channels;
 use crate::clock::Clock;
-use crate::store::Store;
+use crate::engine::decide::World;
+use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
 use crate::versions::RuleVersions;
@@ -36,6 +37,14 @@ pub struct Console {
     pub telemetry: Arc<Telemetry>,
     /// Told when somebody may be due because of a command.
     pub wake: Arc<Notify>,
+}
+
+impl Console {
+    /// The world of this month: the one that evaluation and dispatch keep in memory too.
+    async fn world(&self) -> Result<Arc<World>, StoreError> {
+        let month = self.rules.snapshot().rules.policy.month_start(self.clock.now());
+        Ok(self.store.world(month).await?.world)
+    }
 }
 
 /// `GET /healthz`: the process answers. `GET /readyz`: every part is well, else 503 with reasons; notes tell what works and should be
@@ -69,9 +78,9 @@ async fn ready(State(console): State<Arc<Console>>) -> Response {
 
 async fn metrics(State(console): State<Arc<Console>>) -> Response {
     // read as they are asked for: pauses change by commands, which any process may have carried out
-    match console.store.world(console.clock.now()).await {
-        Ok(view) => {
-            console.telemetry.metrics.paused.set(i64::try_from(pauses::all_in_force(&view.world).len()).unwrap_or(i64::MAX));
+    match console.world().await {
+        Ok(world) => {
+            console.telemetry.metrics.paused.set(i64::try_from(pauses::all_in_force(&world).len()).unwrap_or(i64::MAX));
         }
         Err(error) => tracing::warn!("cannot count the pauses in force: {error}"),
     }

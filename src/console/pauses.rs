@@ -58,9 +58,7 @@ pub struct Waiting {
 /// Looks at everything that waits behind a pause, as if it were lifted at `now`.
 pub async fn survey(store: &dyn Store, rules: &RuleVersions, scope: &PauseScope, now: Timestamp) -> Result<Survey, StoreError> {
     let snapshot = rules.snapshot();
-    let zone = &snapshot.rules.policy.zone.last;
-    let month = zone.start_of_day(now.local(zone).date().first_of_month());
-    let world = without(&store.world(month).await?.world, scope);
+    let world = without(&store.world(snapshot.rules.policy.month_start(now)).await?.world, scope);
     let mut survey = Survey::default();
     let mut queued = messages(store, &snapshot, scope).await?;
     let mut after = None;

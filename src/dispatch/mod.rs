@@ -32,7 +32,7 @@ use crate::engine::event::Event;
 use crate::engine::gate::{self, Intent};
 use crate::engine::profile::{Name, Profile};
 use crate::engine::run::hear_result;
-use crate::engine::time::{MINUTE_MS, Timestamp, Zone};
+use crate::engine::time::{MINUTE_MS, Timestamp};
 use crate::store::{
     CLAIMS_MAX, ClaimedMessage, ClaimedMessages, Committed, IntentCommit, IntentStep, Look, MessageIntent, MessageResult, ResultKind,
     Store, StoreError,
@@ -292,7 +292,7 @@ async fn prepare(dispatcher: &Dispatcher, look: Look, limit: usize) -> Result<(P
         return Ok((pass, Sendings { snapshot: None, ready: Vec::new() }));
     };
     let snapshot = dispatcher.rules.snapshot_for(store, claimed.iter().map(|person| &person.profile)).await?;
-    let view = store.world(month_start(&snapshot.rules.policy.zone.last, first)).await?;
+    let view = store.world(snapshot.rules.policy.month_start(first)).await?;
 
     let mut intents = Vec::with_capacity(claimed.len());
     let mut ready = Vec::with_capacity(claimed.len());
@@ -384,10 +384,6 @@ pub async fn record_receipts(store: &dyn Store, receipts: &[Receipt]) -> Result<
         .collect();
     let recorded = store.record_results(results).await?;
     Ok(recorded.iter().filter(|recorded| recorded.new).count() as u64)
-}
-
-fn month_start(zone: &Zone, now: Timestamp) -> Timestamp {
-    zone.start_of_day(now.local(zone).date().first_of_month())
 }
 
 // ----------------------------------------------------------------------------------------------------------------------- gates

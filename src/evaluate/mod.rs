@@ -23,7 +23,7 @@ use crate::clock::{Clock, Stopwatch};
 use crate::engine::action::{Entry, PostingKind, What};
 use crate::engine::decide::{Context, Decision, Pause, World, decide};
 use crate::engine::profile::Name;
-use crate::engine::time::{HOUR_MS, MINUTE_MS, Timestamp, Zone};
+use crate::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use crate::message;
 use crate::store::{CLAIMS_MAX, Claim, ClaimedProfile, Committed, DecisionCommit, Look, Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -196,7 +196,7 @@ pub async fn run_once(evaluator: &Evaluator, look: Look, limit: usize) -> Result
     }
     let Some(first) = due.profiles.iter().map(|claimed| instant(look, claimed)).min() else { return Ok(pass) };
     let snapshot = evaluator.rules.snapshot_for(store, due.profiles.iter().map(|claimed| &claimed.profile)).await?;
-    let world = store.world(month_start(&snapshot.rules.policy.zone.last, first)).await?.world;
+    let world = store.world(snapshot.rules.policy.month_start(first)).await?.world;
     let mut desk = Desk { snapshot, world, look, decided: vec![], parked: vec![], pass };
     let mut made = Made::default();
     for portion in portions(due.profiles) {
@@ -230,11 +230,6 @@ fn instant(look: Look, claimed: &ClaimedProfile) -> Timestamp {
         Look::Now(now) => now,
         Look::AsDue { .. } => claimed.events.iter().map(|event| event.received_at).fold(claimed.due_at, Timestamp::max),
     }
-}
-
-/// The first instant of the month of `now` in the shop's zone: from there coupon budgets are counted.
-pub fn month_start(zone: &Zone, now: Timestamp) -> Timestamp {
-    zone.start_of_day(now.local(zone).date().first_of_month())
 }
 
 /// One pass under way: what decisions are made with, and what has been decided so far.

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use super::month_start;
 use crate::engine::profile::Name;
 use crate::engine::rule::Policy;
 use crate::engine::source::{BASELINE_MS, Hours, quiet_spans};
@@ -29,7 +28,7 @@ pub async fn watch_sources(store: &dyn Store, policy: &Policy, now: Timestamp) -
         until.is_forever().then_some((since, source))
     });
     let quiet = quiet.min();
-    let world = store.world(month_start(&policy.zone.last, now)).await?.world;
+    let world = store.world(policy.month_start(now)).await?.world;
     let open = world.quiet.iter().rev().find(|(_, until)| until.is_forever()).map(|(since, _)| *since);
     match (open, quiet) {
         (None, Some((since, source))) => {

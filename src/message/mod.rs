@@ -45,6 +45,22 @@ pub struct Content {
     pub whatsapp: Option<String>,
 }
 
+impl Content {
+    /// The parts that are there, by the names that providers' files, webhooks and recorded messages call them.
+    pub fn parts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("subject", &self.subject),
+            ("text", &self.text),
+            ("html", &self.html),
+            ("push_title", &self.push_title),
+            ("push_body", &self.push_body),
+            ("sms", &self.sms),
+            ("whatsapp", &self.whatsapp),
+        ];
+        all.into_iter().filter_map(|(name, part)| Some((name, part.as_deref()?)))
+    }
+}
+
 /// Why a message cannot be written. Texts name what is missing, never what a person's values are.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RenderError {

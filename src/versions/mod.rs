@@ -9,7 +9,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::engine::profile::Profile;
-use crate::engine::rule::diagnostic::SourceFile;
 use crate::engine::rule::{RuleSet, check};
 use crate::message::Templates;
 use crate::rulebook::Rulebook;
@@ -104,7 +103,6 @@ fn under(older: &RuleSet, present: &RuleSet) -> Arc<RuleSet> {
 /// A set by the version under which its texts are on record: a later program may call the same texts another version. The error says why
 /// they are not understood any more (an upgrade may have narrowed the language).
 fn compile(version: u64, texts: Vec<(String, String)>) -> Result<RuleSet, String> {
-    let source = |(path, text): (String, String)| SourceFile { path: path.into(), text: text.into() };
-    let book = Rulebook::of(texts.into_iter().map(source).collect());
+    let book = Rulebook::of_texts(texts);
     book.compile().map(|set| RuleSet { version, ..set }).ok_or_else(|| book.render_errors())
 }

@@ -88,17 +88,8 @@ impl<'v> Values<'v> {
         put("locale_underscored", Some(content.locale.replace('-', "_").into()));
         put("sent_at", Some(outgoing.at.to_string().into()));
         put("callback_url", callback_url.map(Into::into));
-        let parts = [
-            ("subject", &content.subject),
-            ("text", &content.text),
-            ("html", &content.html),
-            ("push_title", &content.push_title),
-            ("push_body", &content.push_body),
-            ("sms", &content.sms),
-            ("whatsapp", &content.whatsapp),
-        ];
-        for (name, part) in parts {
-            put(name, part.as_deref().map(Into::into));
+        for (name, part) in content.parts() {
+            put(name, Some(part.into()));
         }
         let mut lines = Vec::new();
         if let Some(text) = &content.whatsapp {

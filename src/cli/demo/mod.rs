@@ -386,18 +386,7 @@ async fn publish(store: &SqliteStore, book: &Rulebook, rules: &RuleSet, at: Time
     if store.current_version().await? == Some(rules.version) {
         return Ok(());
     }
-    let texts = book.sources().iter().map(|source| (source.path.to_string(), source.text.to_string())).collect();
-    let publication = Publication {
-        version: rules.version,
-        at,
-        by: "demo".into(),
-        why: "the year begins".into(),
-        texts,
-        rules: rules.rules.iter().map(Into::into).collect(),
-        spread_ms: 0,
-        files: None,
-        is_rollback: false,
-    };
+    let publication = Publication { spread_ms: 0, ..book.publication(rules, at, "demo", "the year begins") };
     store.publish_rules(publication).await?;
     store.finish_first_looks().await?;
     Ok(())

@@ -693,6 +693,12 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// The first instant of the shop's month of `now`: from there coupon budgets are counted.
+    pub fn month_start(&self, now: Timestamp) -> Timestamp {
+        let zone = &self.zone.last;
+        zone.start_of_day(now.local(zone).date().first_of_month())
+    }
+
     /// The zone in which things happen to this person: their own attribute, else their country's, else `last`.
     pub fn zone_of(&self, profile: &Profile) -> Zone {
         let own = profile.own_zone().or_else(|| {
