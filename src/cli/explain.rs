@@ -59,7 +59,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if decided.is_some_and(|decided| now < decided) {
         return past(&args, &store, &set, &stored, now).await;
     }
-    let view = store.world(now).await?;
+    let view = store.world(set.policy.month_start(now)).await?;
     let older = older_rules(&store, &set, &stored).await?;
     let ctx = Context { rules: &set, older: &older, world: &view.world };
     show(&args, &explain(&ctx, &stored.profile, stored.due_at, rule, now))?;
