@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::engine::time::Timestamp;
+use crate::faults;
 
 /// Says what time it is.
 pub trait Clock: Send + Sync {
@@ -16,7 +17,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_ms(jiff::Timestamp::now().as_millisecond())
+        Timestamp::from_ms(jiff::Timestamp::now().as_millisecond() + faults::clock_offset_ms())
     }
 }
 
@@ -55,6 +56,30 @@ impl Stopwatch {
     }
 }
 
+/// Notices that a clock was set: it went otherwise than time did.
+#[derive(Clone, Copy, Debug)]
+pub struct StepWatch {
+    at: Timestamp,
+    since: Stopwatch,
+}
+
+/// A difference up to this is a clock that is being kept right.
+const STEP_MIN_MS: i64 = 10_000;
+
+impl StepWatch {
+    pub fn start(now: Timestamp) -> Self {
+        StepWatch { at: now, since: Stopwatch::start() }
+    }
+
+    /// By how much the clock was set since the last look, forward or back.
+    pub fn look(&mut self, now: Timestamp) -> Option<i64> {
+        let passed_ms = i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let step_ms = now.ms_since(self.at).saturating_sub(passed_ms);
+        *self = StepWatch::start(now);
+        (step_ms.abs() > STEP_MIN_MS).then_some(step_ms)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +90,16 @@ mod tests {
         clock.advance_to(Timestamp::from_ms(2000));
         clock.advance_to(Timestamp::from_ms(1500));
         assert_eq!(clock.now(), Timestamp::from_ms(2000));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_once_and_one_that_is_kept_right_never() {
+        let begun = Timestamp::from_ms(1_000_000);
+        let mut steps = StepWatch::start(begun);
+        assert_eq!(steps.look(begun.plus_ms(5_000)), None);
+        let set = begun.plus_ms(5_000 + 86_400_000);
+        assert!(steps.look(set).is_some_and(|step_ms| step_ms > 86_000_000));
+        assert_eq!(steps.look(set), None);
+        assert!(steps.look(begun).is_some_and(|step_ms| step_ms < -86_000_000));
     }
 }

@@ -12,7 +12,7 @@
 //! | pure | [`message`] | template + profile + locale -> content |
 //! | pure | [`simulate`] | a timeline through the same front door: rule tests, `explain`, `simulate` |
 //! | ports | [`store`], [`channel`], [`links`] | tables; the ways out; signed links in messages |
-//! | ports | `rulebook`, [`versions`], [`clock`], [`settings`], [`telemetry`] | rule files on disk; the sets in use; the only clock; the system administrator's file; logs |
+//! | ports | `rulebook`, [`versions`], [`clock`], [`settings`], [`telemetry`], [`faults`] | rule files on disk; the sets in use; the only clock; the system administrator's file; logs; places to die at in tests |
 //! | services | [`ingest`], [`evaluate`], [`dispatch`], [`feedback`], [`console`] | events in; claim, decide, commit; claim, gates, intent, send, result; what the world says back; health, figures, operators' commands |
 //! | shell | [`serve`], [`cli`] | the daemon; one file per command; `main` only calls it |
 //!
@@ -29,6 +29,7 @@ pub mod console;
 pub mod dispatch;
 pub mod engine;
 pub mod evaluate;
+pub mod faults;
 pub mod feedback;
 pub mod ingest;
 pub mod links;

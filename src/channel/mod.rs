@@ -95,6 +95,12 @@ pub trait Channel: Send + Sync {
     /// Whether a second send of the same id does no harm and answers like the first: then what a crash left in doubt is sent again.
     fn deduplicates(&self) -> bool;
 
+    /// How many messages it carries at once; none: as many as it is given. Further ones wait with the dispatcher, which can still call
+    /// them back.
+    fn at_once(&self) -> Option<usize> {
+        None
+    }
+
     async fn send(&self, outgoing: &Outgoing<'_>) -> Outcome;
 }
 

@@ -33,6 +33,7 @@ use crate::engine::gate::{self, Intent};
 use crate::engine::profile::{Name, Profile};
 use crate::engine::run::hear_result;
 use crate::engine::time::{MINUTE_MS, Timestamp};
+use crate::faults::Point;
 use crate::store::{
     CLAIMS_MAX, ClaimedMessage, ClaimedMessages, Committed, IntentCommit, IntentStep, Look, MessageIntent, MessageResult, ResultKind,
     Store, StoreError,
@@ -280,6 +281,8 @@ pub async fn run_once(dispatcher: &Dispatcher, look: Look, limit: usize) -> Resu
 /// Messages that may leave, under the rules that said so.
 struct Sendings {
     snapshot: Option<Snapshot>,
+    /// Of the world in which the gates were asked: what was paused since calls back whatever has not begun to leave.
+    generation: i64,
     ready: Vec<Ready>,
 }
 
@@ -289,8 +292,9 @@ async fn prepare(dispatcher: &Dispatcher, look: Look, limit: usize) -> Result<(P
     let claimed = store.claim_messages(look, limit, &dispatcher.worker).await?;
     let mut pass = Pass { claimed: claimed.iter().map(|person| person.messages.len() as u64).sum(), ..Pass::default() };
     let Some(first) = claimed.iter().map(|person| instant(look, person)).min() else {
-        return Ok((pass, Sendings { snapshot: None, ready: Vec::new() }));
+        return Ok((pass, Sendings { snapshot: None, generation: 0, ready: Vec::new() }));
     };
+    Point::DispatchClaimed.reach();
     let snapshot = dispatcher.rules.snapshot_for(store, claimed.iter().map(|person| &person.profile)).await?;
     let view = store.world(snapshot.rules.policy.month_start(first)).await?;
 
@@ -303,7 +307,9 @@ async fn prepare(dispatcher: &Dispatcher, look: Look, limit: usize) -> Result<(P
         ready.push(to_send);
     }
     let steps: Vec<Vec<Option<MessageState>>> = intents.iter().map(|intent| intent.messages.iter().map(ends_as).collect()).collect();
+    Point::DispatchIntending.reach();
     let answers = store.commit_intents(view.generation, intents).await?;
+    Point::DispatchIntended.reach();
     let mut to_send = Vec::new();
     for ((answer, ready), steps) in answers.into_iter().zip(ready).zip(steps) {
         match answer {
@@ -316,17 +322,21 @@ async fn prepare(dispatcher: &Dispatcher, look: Look, limit: usize) -> Result<(P
             Committed::Conflict => pass.conflicts += steps.len() as u64,
         }
     }
-    Ok((pass, Sendings { snapshot: Some(snapshot), ready: to_send }))
+    Ok((pass, Sendings { snapshot: Some(snapshot), generation: view.generation, ready: to_send }))
 }
 
 /// Renders, sends, records. What was sent must be written down: that is tried `tries` times.
 async fn deliver(dispatcher: &Dispatcher, sendings: Sendings, tries: u32) -> Result<Pass, StoreError> {
     let mut pass = Pass::default();
     let Some(snapshot) = sendings.snapshot.filter(|_| !sendings.ready.is_empty()) else { return Ok(pass) };
-    let results = send::send_all(dispatcher, &snapshot, sendings.ready, &mut pass).await;
+    let results = send::send_all(dispatcher, &snapshot, sendings.generation, sendings.ready, &mut pass).await;
+    Point::DispatchAnswered.reach();
     for _ in 1..tries {
         match dispatcher.store.record_results(results.clone()).await {
-            Ok(_) => return Ok(pass),
+            Ok(_) => {
+                Point::DispatchRecorded.reach();
+                return Ok(pass);
+            }
             Err(error) => tracing::error!("cannot record what was sent, trying again: {error}"),
         }
         tokio::time::sleep(POLL).await;

@@ -15,6 +15,7 @@ use crate::engine::action::Outcome;
 use crate::engine::decide::{ResultOf, result_event};
 use crate::engine::event::Value;
 use crate::engine::run::SUPPRESS;
+use crate::faults::Point;
 use crate::message::{Content, RenderError, render};
 use crate::store::{MessageResult, ResultKind};
 use crate::versions::Snapshot;
@@ -25,11 +26,17 @@ const SENDS_AT_ONCE: usize = 32;
 const RENDERED_AT_ONCE_MIN: usize = 16;
 
 /// Renders and sends; what comes back is what to record.
-pub(super) async fn send_all(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: Vec<Ready>, pass: &mut Pass) -> Vec<MessageResult> {
+pub(super) async fn send_all(
+    dispatcher: &Dispatcher,
+    snapshot: &Snapshot,
+    generation: i64,
+    ready: Vec<Ready>,
+    pass: &mut Pass,
+) -> Vec<MessageResult> {
     let rendered = render_all(snapshot, ready).await;
     let mut results = Vec::with_capacity(rendered.len());
     for chunk in rendered.chunks(SENDS_AT_ONCE) {
-        let sends = chunk.iter().map(|(ready, content)| send(dispatcher, snapshot, ready, content)).collect();
+        let sends = chunk.iter().map(|(ready, content)| send(dispatcher, snapshot, generation, ready, content)).collect();
         for ((ready, _), sent) in chunk.iter().zip(join_all(sends).await) {
             let result = judge_answer(dispatcher, snapshot, ready, sent);
             pass.attempts += 1;
@@ -77,9 +84,17 @@ enum Sent {
     Answer(Answer),
     Unrenderable(RenderError),
     NoChannel,
+    /// Something was paused after its intent, and not a byte has left.
+    CalledBack,
 }
 
-async fn send(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: &Ready, content: &Result<Content, RenderError>) -> Sent {
+async fn send(
+    dispatcher: &Dispatcher,
+    snapshot: &Snapshot,
+    generation: i64,
+    ready: &Ready,
+    content: &Result<Content, RenderError>,
+) -> Sent {
     let message = &ready.claimed.message;
     let policy = &snapshot.rules.policy;
     let content = match content {
@@ -112,8 +127,14 @@ async fn send(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: &Ready, conte
             refused = refused.or(Some(Answer::Retry { class: RetryClass::Config, after_ms: None, detail }));
             continue;
         }
+        let _place = dispatcher.traffic.place(&step).await;
+        // the last instant at which it can be stopped; if the store does not answer, the intent stands
+        if dispatcher.store.generation().await.is_ok_and(|present| present != generation) {
+            return refused.map_or(Sent::CalledBack, Sent::Answer);
+        }
+        Point::DispatchLeaving.reach();
         let answer = step.channel.send(&outgoing).await;
-        dispatcher.traffic.hear(step.provider, named, message.id, &answer, ready.at);
+        dispatcher.traffic.hear(step.provider, named, &outgoing, &answer);
         match answer {
             Answer::Retry { .. } => refused = Some(answer),
             answer => return Sent::Answer(answer),
@@ -140,6 +161,10 @@ fn judge_answer(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: &Ready, sen
         Some(Sent::Unrenderable(error)) => {
             tracing::error!(message.id = %message.id, template.name = %message.template, rule.id = %message.rule, "cannot be written: {error}");
             told(Outcome::Failed, &format!("render: {error}"))
+        }
+        Some(Sent::CalledBack) => {
+            let detail = "called back: something was paused before it began to leave";
+            result(claimed, now, ResultKind::Retry { until: now, refused: true }, None, detail)
         }
         Some(Sent::NoChannel) => told(Outcome::Failed, &format!("no provider for {}", message.channel)),
         Some(Sent::Answer(Answer::Accepted { provider_id })) => {

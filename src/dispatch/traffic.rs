@@ -2,11 +2,13 @@
 //! Who says "not yet" says until when: the message stays queued with that reason and keeps its slot.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::breaker::{Breaker, Heard};
 use super::budget::{Budget, NoRoom};
-use crate::channel::{Channels, Outcome as Answer, RetryClass, Route};
+use crate::channel::{Channels, Outcome as Answer, Outgoing, RetryClass, Route};
 use crate::engine::action::Channel as Kind;
 use crate::engine::action::MessageId;
 use crate::engine::profile::Name;
@@ -22,6 +24,8 @@ pub struct Traffic {
     breakers: Mutex<BTreeMap<Name, Breaker>>,
     /// By the provider that the policy names (a pool has one budget).
     budgets: Mutex<BTreeMap<Name, Budget>>,
+    /// Of the providers that carry only so many messages at once.
+    places: Mutex<BTreeMap<Name, Arc<Semaphore>>>,
 }
 
 impl Traffic {
@@ -60,8 +64,20 @@ impl Traffic {
         breakers.get(provider).is_none_or(|breaker| breaker.lets(message))
     }
 
+    /// Waits until the provider can carry one more; it can as long as the place is held. None: it carries any number.
+    pub async fn place(&self, route: &Route<'_>) -> Option<OwnedSemaphorePermit> {
+        let at_once = route.channel.at_once()?;
+        let places = {
+            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            places.entry(Name::from(route.provider)).or_insert_with(|| Arc::new(Semaphore::new(at_once))).clone()
+        };
+        // it is never closed
+        places.acquire_owned().await.ok()
+    }
+
     /// Takes a provider's answer in. `named`: the provider as the policy calls it.
-    pub fn hear(&self, provider: &str, named: &str, message: MessageId, answer: &Answer, now: Timestamp) {
+    pub fn hear(&self, provider: &str, named: &str, outgoing: &Outgoing<'_>, answer: &Answer) {
+        let now = outgoing.at;
         let heard = match answer {
             Answer::Accepted { .. } | Answer::Rejected { .. } => Heard::Works,
             Answer::Retry { class: RetryClass::Throttle, after_ms, .. } => {
@@ -75,7 +91,7 @@ impl Traffic {
         };
         let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         let breaker = breakers.entry(Name::from(provider)).or_default();
-        if breaker.hear(message, heard, now) {
+        if breaker.hear(outgoing.message, heard, now) {
             if breaker.is_open() {
                 tracing::error!(provider.name = provider, "out of order: its messages wait, one a minute tries again: {}", detail(answer));
             } else {
@@ -94,11 +110,33 @@ impl Traffic {
     }
 }
 
-/// A provider's own words; they may name an address, so the log gets their head only: code and class.
+/// A provider's own words, for the log: without what may be a person's address, number or token.
 fn detail(answer: &Answer) -> String {
-    match answer {
-        Answer::Retry { class, .. } => format!("{class:?}").to_lowercase(),
-        Answer::Ambiguous { .. } => "no answer".into(),
-        _ => String::new(),
+    let (Answer::Retry { detail, .. } | Answer::Ambiguous { detail, .. }) = answer else { return String::new() };
+    let may_be_a_persons = |word: &str| {
+        word.contains('@') || word.chars().count() > WORD_CHARS_MAX || word.chars().filter(char::is_ascii_digit).count() > DIGITS_MAX
+    };
+    let words = detail.split_whitespace().map(|word| if may_be_a_persons(word) { "..." } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Longer words are tokens; words with more digits are numbers of phones.
+const WORD_CHARS_MAX: usize = 40;
+const DIGITS_MAX: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_log_says_of_an_answer_names_nobody() {
+        for (said, told) in [
+            ("broken at connect: Connection refused (os error 111)", "broken at connect: Connection refused (os error 111)"),
+            ("RCPT was answered by 450 4.2.1 <ana@post.example> busy", "RCPT was answered by 450 4.2.1 ... busy"),
+            ("no route to +441632960001", "no route to ..."),
+            (&format!("token {} unknown", "x".repeat(140)), "token ... unknown"),
+        ] {
+            assert_eq!(detail(&Answer::Retry { class: RetryClass::Transient, after_ms: None, detail: said.to_owned() }), told);
+        }
     }
 }

@@ -19,11 +19,12 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use crate::clock::{Clock, Stopwatch};
+use crate::clock::{Clock, StepWatch, Stopwatch};
 use crate::engine::action::{Entry, PostingKind, What};
 use crate::engine::decide::{Context, Decision, Pause, World, decide};
 use crate::engine::profile::Name;
 use crate::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
+use crate::faults::Point;
 use crate::message;
 use crate::store::{CLAIMS_MAX, Claim, ClaimedProfile, Committed, DecisionCommit, Look, Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -115,12 +116,17 @@ pub struct Signals<'a> {
 pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, batch: usize, telemetry: &Telemetry, signals: Signals<'_>) {
     let Signals { wake, next, mut shutdown } = signals;
     let (mut heartbeat_due, mut sources_due) = (Timestamp::DISTANT_PAST, Timestamp::DISTANT_PAST);
+    let mut steps = StepWatch::start(clock.now());
     while !*shutdown.borrow() {
         // interest is registered before looking: what comes in between is not missed
         let woken = wake.notified();
         tokio::pin!(woken);
         woken.as_mut().enable();
         let now = clock.now();
+        if let Some(step_ms) = steps.look(now) {
+            tell_step(telemetry, step_ms);
+            (heartbeat_due, sources_due) = (now, now);
+        }
         if now >= heartbeat_due {
             heartbeat_due = now.plus_ms(HEARTBEAT_MS);
             if let Err(error) = evaluator.store.heartbeat(&evaluator.worker, now, now).await {
@@ -159,6 +165,14 @@ pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, batch: usize, telemet
     }
 }
 
+/// The wall clock was set while we ran. What is due by it is due; a gap that it leaves counts as downtime, so that it takes nothing from
+/// anybody's grace.
+fn tell_step(telemetry: &Telemetry, step_ms: i64) {
+    let direction = if step_ms > 0 { "forward" } else { "back" };
+    tracing::error!(step_ms, "the clock of this machine was set {direction}, or the machine slept: see that it is right");
+    telemetry.metrics.clock_steps.get_or_create(&direction.into()).inc();
+}
+
 fn observe(telemetry: &Telemetry, looked: &Result<Pass, StoreError>, watch: Stopwatch) {
     let metrics = &telemetry.metrics;
     let part = || "evaluate".into();
@@ -195,6 +209,7 @@ pub async fn run_once(evaluator: &Evaluator, look: Look, limit: usize) -> Result
         tracing::error!(profile.id = profile.0, "set aside: {error}");
     }
     let Some(first) = due.profiles.iter().map(|claimed| instant(look, claimed)).min() else { return Ok(pass) };
+    Point::EvaluateClaimed.reach();
     let snapshot = evaluator.rules.snapshot_for(store, due.profiles.iter().map(|claimed| &claimed.profile)).await?;
     let world = store.world(snapshot.rules.policy.month_start(first)).await?.world;
     let mut desk = Desk { snapshot, world, look, decided: vec![], parked: vec![], pass };
@@ -474,7 +489,10 @@ async fn commit(store: &dyn Store, look: Look, made: Made) -> Result<Pass, Store
     }
     let figures = |d: &Decision| (d.entered.len() as u64, d.messages.len() as u64, d.postings.len() as u64);
     let figures: Vec<(u64, u64, u64)> = commits.iter().map(|commit| figures(&commit.decision)).collect();
-    for (answer, (entered, messages, postings)) in store.commit_decisions(commits).await?.into_iter().zip(figures) {
+    Point::EvaluateDecided.reach();
+    let answers = store.commit_decisions(commits).await?;
+    Point::EvaluateCommitted.reach();
+    for (answer, (entered, messages, postings)) in answers.into_iter().zip(figures) {
         match answer {
             Committed::Committed => {
                 pass.entered += entered;

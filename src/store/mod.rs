@@ -796,6 +796,11 @@ pub trait Store: Send + Sync {
     /// from memory while nothing in it changed.
     async fn world(&self, month_start: Timestamp) -> Result<WorldView, StoreError>;
 
+    /// The generation of what forbids, as [`WorldView`] has it. Cheap: asked before each message that leaves.
+    async fn generation(&self) -> Result<i64, StoreError> {
+        Ok(self.world(Timestamp::DISTANT_PAST).await?.generation)
+    }
+
     /// Pauses, or resumes (`None`). `by` is written to the history.
     async fn set_pause(&self, at: Timestamp, scope: PauseScope, pause: Option<Pause>, by: &str) -> Result<(), StoreError>;
 

@@ -30,6 +30,7 @@ macro_rules! label {
 label!(ByRule, rule);
 label!(ByOutcome, outcome);
 label!(ByPart, part);
+label!(ByDirection, direction);
 
 /// What came of events at the door.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,6 +70,7 @@ pub struct Metrics {
     pub reload_failed: Gauge,
     pub reloads: Counter,
     pub paused: Gauge,
+    pub clock_steps: Family<ByDirection, Counter>,
     pub callbacks: Family<ByResult, Counter>,
 }
 
@@ -111,6 +113,7 @@ impl Default for Metrics {
             ),
             reloads: register!("rules_reloads", "Rule sets put live", Counter::default()),
             paused: register!("pauses", "Pauses in force", Gauge::default()),
+            clock_steps: register!("clock_steps", "Times that the machine's clock was set by more than ten seconds", Family::default()),
             callbacks: register!("callbacks", "Callbacks of providers, by provider and what came of them", Family::default()),
             registry,
             names,

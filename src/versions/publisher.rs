@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, Notify};
 use super::RuleVersions;
 use crate::clock::Clock;
 use crate::engine::rule::RuleSet;
+use crate::faults::Point;
 use crate::rulebook::rule_tests::run_tests;
 use crate::rulebook::{Files, Rulebook, RulebookError};
 use crate::store::{Publication, PublicationRow, Published, RefusedRules, Store, StoreError};
@@ -325,12 +326,15 @@ impl Publisher {
         let (version, count) = (rules.version, rules.rules.len());
         let How { by, why, files, is_rollback } = how;
         let publication = Publication { files, is_rollback, ..book.publication(&rules, self.clock.now(), &by, &why) };
+        Point::RulesPublishing.reach();
         let published = self.store.publish_rules(publication).await?;
+        Point::RulesPublished.reach();
         if let Some(in_use) = &self.in_use {
             in_use.swap(rules, book.templates());
         }
         self.telemetry.metrics.reloads.inc();
         seen.first_looks_open = true;
+        Point::RulesInUse.reach();
         let made_due = self.first_looks(seen).await.unwrap_or_else(|error| {
             tracing::error!("first looks at the new rules wait for the database: {error}");
             0

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 5] = [
     &["engine"],
     &["message", "simulate"],
-    &["store", "channel", "links", "rulebook", "versions", "clock", "settings", "telemetry"],
+    &["store", "channel", "links", "rulebook", "versions", "clock", "settings", "telemetry", "faults"],
     &["ingest", "feedback", "evaluate", "dispatch", "console"],
     &["serve", "cli", "main", "lib"],
 ];

@@ -27,6 +27,7 @@ pub struct Email {
     signers: Arc<Signers>,
     links: Option<Links>,
     bounce_domain: Option<String>,
+    connections: usize,
 }
 
 impl Email {
@@ -35,7 +36,7 @@ impl Email {
     pub fn new(settings: &Smtp, links: Option<Links>) -> Result<Email, ChannelError> {
         let relay = Relay::new(settings)?;
         let signers = Arc::new(Signers::new(&settings.dkim)?);
-        Ok(Email { relay, signers, links, bounce_domain: settings.bounce_domain.clone() })
+        Ok(Email { relay, signers, links, bounce_domain: settings.bounce_domain.clone(), connections: settings.connections })
     }
 
     /// Writes and signs. An RSA signature takes some 0.6 ms: on a thread that may block, unless nothing is signed.
@@ -54,6 +55,10 @@ impl Email {
 impl Channel for Email {
     fn deduplicates(&self) -> bool {
         false
+    }
+
+    fn at_once(&self) -> Option<usize> {
+        Some(self.connections)
     }
 
     async fn send(&self, outgoing: &Outgoing<'_>) -> Outcome {

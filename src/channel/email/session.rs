@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::letter::Letter;
+use crate::faults::Point;
 use crate::settings::Secret;
 use crate::settings::providers::Tls;
 
@@ -248,6 +249,7 @@ impl Session {
         // whatever fails while we write fails before the dot: it is the last to be handed over
         let written = timeout(self.timers.content, write(&mut self.stream, &body)).await;
         within(written).map_err(broken(Phase::Content))?;
+        Point::SmtpDot.reach();
         let reply = match timeout(self.timers.dot, self.reply()).await {
             Ok(Ok((reply, _))) => reply,
             Ok(Err(error)) => return Err(Fault::Doubtful(error.to_string())),

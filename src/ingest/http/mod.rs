@@ -38,6 +38,7 @@ use super::wire::{self, Call, Origin, Received};
 use crate::clock::Clock;
 use crate::engine::profile::Name;
 use crate::engine::time::{SECOND_MS, Timestamp, Zone};
+use crate::faults::Point;
 use crate::store::{KeyScope, NewEvent, Reject, Store};
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::{ByResult, ByStatus};
@@ -255,6 +256,7 @@ impl Ingest {
     /// Puts everything on disk, then says so.
     async fn keep(&self, source: &Name, sorted: Sorted) -> Result<Taken, Refusal> {
         let Sorted { events, rejects, rejected } = sorted;
+        Point::IngestReceived.reach();
         if !rejects.is_empty() {
             self.store.keep_rejects(rejects).await.map_err(|error| self.failed(error))?;
         }
@@ -263,6 +265,7 @@ impl Ingest {
         } else {
             self.store.append_events(events).await.map_err(|error| self.failed(error))?
         };
+        Point::IngestAppended.reach();
         self.wake.notify_one();
         let metrics = &self.telemetry.metrics.events;
         for (result, count) in [("new", appended.new), ("duplicate", appended.duplicates), ("rejected", rejected.len() as u64)] {

@@ -285,6 +285,10 @@ impl Store for SqliteStore {
         world::view(&self.readers, &self.shared, month_start).await.map_err(|e| self.failed(e))
     }
 
+    async fn generation(&self) -> Result<i64, StoreError> {
+        Ok(self.shared.generation.load(Ordering::Acquire))
+    }
+
     async fn set_pause(&self, at: Timestamp, scope: PauseScope, pause: Option<Pause>, by: &str) -> Result<(), StoreError> {
         self.write(world::SetPause { at, scope, pause, by: by.to_owned() }).await
     }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::memory::Memory;
 use super::{Shared, failure};
+use crate::faults::Point;
 use crate::store::StoreError;
 
 /// Pieces of work that may wait for the writer before callers have to.
@@ -159,6 +160,8 @@ async fn attempt(connection: &mut SqliteConnection, memory: &mut Memory, group: 
     for piece in group {
         piece.apply(&mut Tx { connection: &mut transaction, memory }).await?;
     }
+    Point::StoreWriting.reach();
     transaction.commit().await?;
+    Point::StoreWritten.reach();
     Ok(())
 }
