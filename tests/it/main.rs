@@ -1,12 +1,14 @@
 //! The one integration binary: stories and facts of a real year, the store, the command line, and the tidiness of the sources.
 
 mod cli;
+mod daemon;
 mod demo;
 mod doctor;
 mod facts;
 mod feedback;
 mod http;
 mod ingest;
+mod journey;
 mod kill;
 mod mail;
 mod messages;

@@ -1,17 +1,13 @@
-//! The daemon as it is shipped: the built binary on a free port with a directory of its own. Nothing here waits for a time; it waits for
-//! what can be seen from outside (health, figures, the log), up to a limit that only a fault reaches.
+//! The daemon's own promises, by the built binary: rules while it serves, kills, a second process, silence about people, environments.
 
-use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use rekindle::engine::action::What;
 use rekindle::engine::event::EventKind;
 use rekindle::store::sqlite::SqliteStore;
-use rekindle::store::{EventSeq, Identity, Store};
+use rekindle::store::{EventSeq, Store};
+
+use super::daemon::{Daemon, Place, eventually, recorded, text};
 
 const RULES: &str = r#"
 rekindle: 1
@@ -30,176 +26,24 @@ rules:
     steps: [{ id: greet, send: { template: hello, channels: [sms] } }]
 "#;
 
+const TEMPLATES: [(&str, &str); 2] =
+    [("hello/template.yaml", "rekindle: 1\ntemplate: { purpose: account }"), ("hello/en/sms.liquid", "Hello!")];
+
 /// Strings of a person that must stand in no log.
 const CANARIES: [&str; 4] = ["canary-user-71", "canary.mail@post.example", "+441632960777", "Canaryname"];
 
-/// Pauses of 50 ms until something is seen: a minute in all.
-const TRIES: u32 = 1_200;
-
-/// What `look` sees as soon as it sees anything.
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..TRIES {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        std::thread::park_timeout(Duration::from_millis(50));
-    }
-    panic!("never seen: {what}");
-}
-
-/// A directory with rules and settings, in which daemons are started.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Place {
-        let place = Place(tempfile::tempdir().expect("a directory"));
-        let template = place.path("rules/templates/hello/en");
-        fs::create_dir_all(&template).expect("directories");
-        fs::write(template.with_file_name("template.yaml"), "rekindle: 1\ntemplate: { purpose: account }").expect("written");
-        fs::write(template.join("sms.liquid"), "Hello!").expect("written");
-        place.write_rules(RULES);
-        place.write_settings("shop", "rekindle=trace,info");
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write_rules(&self, text: &str) {
-        fs::write(self.path("rules/rules.yaml"), text).expect("written");
-    }
-
-    fn write_settings(&self, environment: &str, level: &str) {
-        let at = |name: &str| self.path(name).display().to_string();
-        let text = format!(
-            "environment: {environment}\ndatabase: {{ path: {} }}\nrules: {{ directory: {} }}\nrecording: {{ directory: {} }}\n\
-             http: {{ listen: \"127.0.0.1:0\" }}\nserve: {{ drain_seconds: 10 }}\nlogs: {{ format: json, level: \"{level}\" }}\n",
-            at("shop.db"),
-            at("rules"),
-            at("out")
-        );
-        fs::write(self.path("rekindle.yaml"), text).expect("written");
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
-        command.args(args).arg("--config").arg(self.path("rekindle.yaml")).env_remove("REKINDLE_BY");
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("it runs")
-    }
-
-    /// Starts a daemon and waits until it serves.
-    fn serve(&self, name: &str) -> Daemon<'_> {
-        let log = self.path(name);
-        let stderr = fs::File::create(&log).expect("a file");
-        let child = self.command(&["serve", "--by", "anna"]).stdout(Stdio::null()).stderr(stderr).spawn().expect("it starts");
-        let mut daemon = Daemon { _place: self, child, log, address: String::new() };
-        daemon.address = eventually("the address it listens on", || {
-            assert!(daemon.child.try_wait().expect("it can be asked").is_none(), "it ended: {}", daemon.log());
-            let log = daemon.log();
-            let line = log.lines().find(|line| line.contains("\"http.address\""))?;
-            let line: serde_json::Value = serde_json::from_str(line).ok()?;
-            line["http.address"].as_str().map(str::to_owned)
-        });
-        eventually("ready", || daemon.get("/readyz").0.eq("200").then_some(()));
-        daemon
-    }
-}
-
-struct Daemon<'p> {
-    _place: &'p Place,
-    child: Child,
-    log: PathBuf,
-    address: String,
-}
-
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        // ended already, mostly
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Daemon<'_> {
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Status and body of an answer; an empty status if there is none.
-    fn request(&self, head: &str, body: &str) -> (String, String) {
-        let Ok(mut stream) = TcpStream::connect(&self.address) else { return Default::default() };
-        let request = format!("{head}\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        let mut answer = String::new();
-        if stream.write_all(request.as_bytes()).is_err() || stream.read_to_string(&mut answer).is_err() {
-            return Default::default();
-        }
-        let status = answer.split(' ').nth(1).unwrap_or_default().to_owned();
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-        (status, body)
-    }
-
-    fn get(&self, path: &str) -> (String, String) {
-        self.request(&format!("GET {path} HTTP/1.1"), "")
-    }
-
-    /// Waits until `/metrics` has this line.
-    fn figure(&self, line: &str) {
-        eventually(line, || self.get("/metrics").1.lines().any(|found| found == line).then_some(()));
-    }
-
-    /// Sends events as a shop's client does; they are on disk when it returns.
-    fn send(&self, key: &str, messages: &[serde_json::Value]) {
-        let head = format!("POST /v1/batch HTTP/1.1\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json");
-        let (status, body) = self.request(&head, &serde_json::json!({ "batch": messages }).to_string());
-        assert_eq!(status, "200", "{body}");
-    }
-
-    /// SIGTERM, and how it ended.
-    fn terminate(mut self) -> (Option<i32>, String) {
-        let told = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().expect("it runs");
-        assert!(told.success());
-        let code = eventually("the end of the process", || self.child.try_wait().expect("it can be asked")).code();
-        (code, self.log())
-    }
-
-    fn kill(mut self) {
-        self.child.kill().expect("it can be killed"); // SIGKILL
-        self.child.wait().expect("it is dead");
-    }
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// A key to send events with, made beside whatever runs.
-fn write_key(place: &Place) -> String {
-    let made = place.run(&["key", "new", "shop"]);
-    let said = text(&made);
-    assert!(made.status.success(), "{said}");
-    said.split(|c: char| c.is_whitespace() || c == '`').find(|word| word.len() > 30).unwrap_or_else(|| panic!("{said}")).to_owned()
+fn place() -> Place {
+    Place::new(RULES, &TEMPLATES)
 }
 
 /// As SDKs send it: with the instant at which it happened, which stays the same when it is sent again.
 fn signed_up(daemon: &Daemon<'_>, user: &str, id: &str) -> serde_json::Value {
-    let log = daemon.log();
-    let first: serde_json::Value = serde_json::from_str(log.lines().next().expect("a line")).expect("JSON");
-    serde_json::json!({ "type": "track", "messageId": id, "userId": user, "event": "Signed Up", "timestamp": first["timestamp"] })
-}
-
-fn recorded(place: &Place) -> usize {
-    let files = |dir: PathBuf| fs::read_dir(dir).map_or(0, |entries| entries.flatten().count());
-    files(place.path("out/sms"))
+    serde_json::json!({ "type": "track", "messageId": id, "userId": user, "event": "Signed Up", "timestamp": daemon.begun_at() })
 }
 
 #[test]
 fn rules_are_broken_mended_and_rolled_back_while_it_serves() {
-    let place = Place::new();
+    let place = place();
     let daemon = place.serve("first.log");
     daemon.figure("rekindle_rules_reload_failed 0");
     place.write_rules(&RULES.replace("template: hello", "template: helo"));
@@ -236,8 +80,8 @@ fn rules_are_broken_mended_and_rolled_back_while_it_serves() {
 
 #[test]
 fn killed_with_events_answered_it_loses_nothing_and_a_second_process_is_refused() {
-    let place = Place::new();
-    let key = write_key(&place);
+    let place = place();
+    let key = place.write_key();
     let daemon = place.serve("first.log");
     let second = place.run(&["serve"]);
     assert!(second.status.code() == Some(2) && text(&second).contains("in use by another process"), "{}", text(&second));
@@ -253,9 +97,7 @@ fn killed_with_events_answered_it_loses_nothing_and_a_second_process_is_refused(
         report.lines().any(|line| line == "rekindle_evaluation_lateness_seconds 0.0").then_some(())
     });
     assert_eq!(daemon.terminate().0, Some(0));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let (events, entered) = runtime.block_on(async {
-        let store = SqliteStore::open_to_read(&place.path("shop.db")).await.expect("it opens");
+    let (events, entered) = place.read(async |store: &SqliteStore| {
         let events = store.events(EventSeq(0), 10_000).await.expect("events");
         let entries = store.entries(0, 10_000).await.expect("entries");
         let signed_up = events.iter().filter(|row| row.event.kind == EventKind::Track).count();
@@ -266,8 +108,8 @@ fn killed_with_events_answered_it_loses_nothing_and_a_second_process_is_refused(
 
 #[test]
 fn nothing_of_a_person_stands_in_the_logs_even_at_trace() {
-    let place = Place::new();
-    let key = write_key(&place);
+    let place = place();
+    let key = place.write_key();
     let daemon = place.serve("first.log");
     let [user, mail, phone, name] = CANARIES;
     let traits = serde_json::json!({ "email": mail, "phone": phone, "firstName": name, "lastName": name });
@@ -280,7 +122,7 @@ fn nothing_of_a_person_stands_in_the_logs_even_at_trace() {
             bad,
         ],
     );
-    eventually("the greeting was recorded", || (recorded(&place) == 1).then_some(()));
+    eventually("the greeting was recorded", || (recorded(&place, "sms") == 1).then_some(()));
     let (status, _) = daemon.get(&format!("/v1/profiles/{user}"));
     assert_eq!(status, "401", "the key may write, not read");
     let (code, log) = daemon.terminate();
@@ -293,8 +135,8 @@ fn nothing_of_a_person_stands_in_the_logs_even_at_trace() {
 
 #[test]
 fn a_database_of_another_environment_records_and_says_so() {
-    let place = Place::new();
-    let key = write_key(&place);
+    let place = place();
+    let key = place.write_key();
     assert_eq!(place.serve("first.log").terminate().0, Some(0));
     // the copy's policy names a provider that would reach people
     place.write_settings("rehearsal", "info");
@@ -307,15 +149,15 @@ fn a_database_of_another_environment_records_and_says_so() {
         &key,
         &[serde_json::json!({ "type": "identify", "messageId": "i", "userId": "ana", "traits": traits }), signed_up(&daemon, "ana", "t")],
     );
-    eventually("the greeting was recorded", || (recorded(&place) == 1).then_some(()));
+    eventually("the greeting was recorded", || (recorded(&place, "sms") == 1).then_some(()));
     assert!(daemon.log().contains("belongs to the environment `shop`"), "{}", daemon.log());
 }
 
 #[test]
 fn an_empty_database_asks_nothing_and_sends_nothing_until_a_channel_is_configured() {
-    let place = Place::new();
+    let place = place();
     place.write_rules(&RULES.replace("  channels: { sms: { provider: recording } }\n", ""));
-    let key = write_key(&place);
+    let key = place.write_key();
     let daemon = place.serve("first.log");
     let traits = serde_json::json!({ "phone": "+441632960001" });
     daemon.send(
@@ -324,17 +166,7 @@ fn an_empty_database_asks_nothing_and_sends_nothing_until_a_channel_is_configure
     );
     eventually("it was decided", || daemon.get("/metrics").1.lines().any(|line| line == "rekindle_entries_total 1").then_some(()));
     assert_eq!(daemon.terminate().0, Some(0));
-    assert_eq!(recorded(&place), 0);
-    assert_eq!(sent_of(&place.path("shop.db"), "ana"), 0, "nothing left the house");
-}
-
-/// Messages of a person that may have reached anybody.
-fn sent_of(database: &Path, user: &str) -> usize {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let store = SqliteStore::open_to_read(database).await.expect("it opens");
-        let id = store.find_profile(&Identity::User(user.into())).await.expect("read").expect("a person");
-        let messages = store.history(id).await.expect("a history").messages;
-        messages.iter().filter(|row| matches!(row.state.name(), "accepted" | "delivered" | "unknown" | "sending")).count()
-    })
+    assert_eq!(recorded(&place, "sms"), 0);
+    let went = |state: &&str| matches!(*state, "accepted" | "delivered" | "unknown" | "sending");
+    assert_eq!(place.states("ana").iter().filter(|state| went(state)).count(), 0, "nothing left the house");
 }

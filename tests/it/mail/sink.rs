@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -34,6 +35,8 @@ pub struct Options {
     pub implicit: bool,
     /// Closes after so many mails.
     pub mails_per_connection: Option<usize>,
+    /// Each answer to a mail takes a permit: without any, mails are taken and not answered.
+    pub gate: Option<Arc<Semaphore>>,
 }
 
 #[derive(Default)]
@@ -63,7 +66,12 @@ impl Drop for Sink {
 
 impl Sink {
     pub async fn start(options: Options) -> Sink {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Sink::start_at(0, options).await
+    }
+
+    /// On a port that was seen free; 0: on any.
+    pub async fn start_at(port: u16, options: Options) -> Sink {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let (shared, script) = (seen.clone(), Arc::new(Mutex::new(options.script.clone())));
@@ -102,6 +110,17 @@ impl Sink {
 
     pub fn mails(&self) -> Vec<String> {
         self.seen.lock().expect("no panic").mails.iter().map(|mail| String::from_utf8_lossy(mail).into_owned()).collect()
+    }
+
+    /// The message ids of the mails, in the order in which they came.
+    pub fn message_ids(&self) -> Vec<String> {
+        let id = |mail: &String| mail.lines().find_map(|line| line.strip_prefix("X-Rekindle-Message: ").map(str::to_owned));
+        self.mails().iter().map(|mail| id(mail).unwrap_or_else(|| panic!("a mail without our id: {mail}"))).collect()
+    }
+
+    /// Mails begun, whatever became of them.
+    pub fn begun(&self) -> usize {
+        self.seen(|seen| seen.commands.iter().filter(|line| line.starts_with("MAIL")).count())
     }
 
     pub fn commands(&self) -> Vec<String> {
@@ -175,6 +194,9 @@ impl Talk {
                         let mail = read_mail(&mut stream).await?;
                         change(&self.seen, |seen| seen.mails.push(mail.clone()));
                         self.mails += 1;
+                        if let Some(gate) = &self.options.gate {
+                            gate.acquire().await.ok()?.forget();
+                        }
                         self.answer(&mut stream, "dot", &format!("250 2.0.0 Ok: queued as Q{}", self.mails)).await?;
                         if self.options.mails_per_connection.is_some_and(|most| self.mails >= most) {
                             return None;
@@ -239,9 +261,24 @@ pub fn authority() -> (String, TlsAcceptor) {
     (pem, server("localhost", Some(&issuer)))
 }
 
+/// Such an authority, its server, and the same server with a certificate that is over.
+pub fn authority_with_an_expired_certificate() -> (String, TlsAcceptor, TlsAcceptor) {
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    let pem = params.self_signed(&key).expect("a certificate").pem();
+    let issuer = Issuer::new(params, key);
+    let mut expired = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+    (expired.not_before, expired.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2021, 1, 1));
+    (pem, server("localhost", Some(&issuer)), server_with(expired, Some(&issuer)))
+}
+
 /// A server for a name; without an authority it vouches for itself.
 pub fn server(name: &str, issuer: Option<&Issuer<'_, KeyPair>>) -> TlsAcceptor {
-    let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+    server_with(CertificateParams::new(vec![name.to_owned()]).expect("parameters"), issuer)
+}
+
+fn server_with(params: CertificateParams, issuer: Option<&Issuer<'_, KeyPair>>) -> TlsAcceptor {
     let key = KeyPair::generate().expect("a key");
     let certificate = match issuer {
         Some(issuer) => params.signed_by(&key, issuer),
