@@ -11,7 +11,7 @@ pub mod sample;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -76,14 +76,22 @@ async fn ready(State(console): State<Arc<Console>>) -> Response {
     (status, Json(answer)).into_response()
 }
 
-async fn metrics(State(console): State<Arc<Console>>) -> Response {
+async fn metrics(State(console): State<Arc<Console>>, headers: HeaderMap) -> Response {
+    let (metrics, now) = (&console.telemetry.metrics, console.clock.now());
     // read as they are asked for: pauses change by commands, which any process may have carried out
     match console.world().await {
-        Ok(world) => {
-            console.telemetry.metrics.paused.set(i64::try_from(pauses::all_in_force(&world).len()).unwrap_or(i64::MAX));
-        }
+        Ok(world) => metrics.see_world(&world, pauses::all_in_force(&world).len(), now),
         Err(error) => tracing::warn!("cannot count the pauses in force: {error}"),
     }
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], console.telemetry.metrics.render()).into_response()
+    match console.store.backlog(now).await {
+        Ok(backlog) => metrics.see_backlog(&backlog, now),
+        Err(error) => tracing::warn!("cannot count what waits: {error}"),
+    }
+    metrics.see_vitals(&console.telemetry.vitals);
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (kind, text) = match accepts.contains("application/openmetrics-text") {
+        true => ("application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.render()),
+        false => ("text/plain; version=0.0.4; charset=utf-8", metrics.render_plain()),
+    };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -181,7 +181,12 @@ pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, batch: usize, telem
         Ok(sent) => dispatcher.traffic.remember(&dispatcher.rules.snapshot().rules.policy, &sent),
         Err(error) => tracing::error!("cannot count what was sent before, warm-ups begin anew: {error}"),
     }
-    let told = |sent: Delivered| tell(telemetry, next, sent);
+    let told = |sent: Delivered| {
+        tell(telemetry, next, sent);
+        for (provider, is_open) in dispatcher.traffic.breakers() {
+            telemetry.metrics.breakers_open.get_or_create(&(&*provider).into()).set(is_open.into());
+        }
+    };
     let mut under_way = FuturesUnordered::new();
     while !*shutdown.borrow() {
         // interest is registered before looking: what comes in between is not missed
@@ -189,6 +194,7 @@ pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, batch: usize, telem
         tokio::pin!(woken);
         woken.as_mut().enable();
         let watch = Stopwatch::start();
+        telemetry.vitals.begin(Part::Dispatch);
         let preparing = prepare(dispatcher, Look::Now(clock.now()), batch);
         tokio::pin!(preparing);
         // never dropped half done: what it claims would stay claimed
@@ -198,6 +204,7 @@ pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, batch: usize, telem
                 Some(sent) = under_way.next() => told(sent),
             }
         };
+        telemetry.vitals.end(Part::Dispatch);
         let is_full = match prepared {
             Ok((pass, sendings)) => {
                 let is_full = pass.claimed >= batch as u64;

@@ -100,6 +100,12 @@ impl Traffic {
         }
     }
 
+    /// Every provider that has answered, and whether its breaker is open.
+    pub fn breakers(&self) -> Vec<(Name, bool)> {
+        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        breakers.iter().map(|(provider, breaker)| (provider.clone(), breaker.is_open())).collect()
+    }
+
     /// What was sent before this process.
     pub fn remember(&self, policy: &Policy, sent: &[(Kind, Timestamp, u64)]) {
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);

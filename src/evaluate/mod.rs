@@ -141,7 +141,9 @@ pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, batch: usize, telemet
             }
         }
         let watch = Stopwatch::start();
+        telemetry.vitals.begin(Part::Evaluate);
         let looked = run_once(evaluator, Look::Now(now), batch).await;
+        telemetry.vitals.end(Part::Evaluate);
         observe(telemetry, &looked, watch);
         match looked {
             Ok(pass) => {
@@ -187,6 +189,7 @@ fn observe(telemetry: &Telemetry, looked: &Result<Pass, StoreError>, watch: Stop
             metrics.evaluations.inc_by(pass.evaluations);
             metrics.entries.inc_by(pass.entered);
             metrics.set_aside.inc_by(pass.set_aside);
+            metrics.takes_refused.inc_by(pass.refused_takes);
             metrics.conflicts.get_or_create(&part()).inc_by(pass.conflicts);
             for rule in &pass.braked {
                 metrics.braked.get_or_create(&(&**rule).into()).inc();

@@ -43,7 +43,8 @@ fn readyz() {}
 
 /// Figures for a monitoring system
 #[utoipa::path(get, path = "/metrics", tag = "monitoring", responses(
-    (status = 200, description = "In the OpenMetrics text format", content_type = "application/openmetrics-text", body = String)
+    (status = 200, description = "In the OpenMetrics text format for who accepts it, else in the one before it",
+        content((String = "text/plain"), (String = "application/openmetrics-text")))
 ))]
 #[expect(dead_code, reason = "carries a description")]
 fn metrics() {}

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::audit::{self, Auditor};
 use crate::channel::recording::{self, Recording, Shares};
 use crate::channel::{self, Channel, Channels};
 use crate::clock::{Clock, SystemClock};
@@ -125,6 +126,11 @@ impl Daemon {
                 let signals = dispatch::Signals { wake: &wake, next: &next, shutdown };
                 dispatch::run(&dispatcher, clock.as_ref(), batch, &telemetry, signals).await;
             });
+        }
+        if roles.contains(&Role::Evaluate) {
+            let auditor = Auditor { store: store.clone(), rules: self.rules.clone(), clock: self.clock.clone() };
+            let (people, telemetry, shutdown) = (self.settings.audit.people_per_second, self.telemetry.clone(), shutdown.clone());
+            tasks.spawn(async move { audit::run(&auditor, people, &telemetry, shutdown).await });
         }
         if let Some(recording) = self.recording {
             let (store, clock, wake, shutdown) = (store.clone(), self.clock.clone(), evaluate_wake.clone(), shutdown.clone());

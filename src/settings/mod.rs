@@ -37,6 +37,7 @@ pub struct Settings {
     pub ingest: IngestSettings,
     pub evaluate: BatchSettings,
     pub dispatch: BatchSettings,
+    pub audit: AuditSettings,
     pub http: HttpSettings,
     pub serve: ServeSettings,
     pub secrets: SecretSettings,
@@ -70,6 +71,11 @@ pub struct IngestSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchSettings {
     pub batch: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditSettings {
+    pub people_per_second: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +149,7 @@ impl Settings {
             },
             evaluate: BatchSettings { batch: reader.value("evaluate.batch", |text| number(text, 1, 10_000)) },
             dispatch: BatchSettings { batch: reader.value("dispatch.batch", |text| number(text, 1, 10_000)) },
+            audit: AuditSettings { people_per_second: reader.value("audit.people_per_second", |text| number(text, 0, 10_000)) },
             http: HttpSettings {
                 listen: reader.value("http.listen", address),
                 connections: reader.value("http.connections", |text| number(text, 1, 1_000_000)),

@@ -522,6 +522,31 @@ pub struct Operation {
     pub why: String,
 }
 
+/// What waits, is under way, or is in doubt at an instant: what figures tell of. Cheap to ask at any size of the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// People who are due, whether somebody has claimed them or not; counted up to [`BACKLOG_MAX`].
+    pub people_due: u64,
+    /// Since when the one is due who waits longest.
+    pub people_due_since: Option<Timestamp>,
+    /// Set aside after an error; who was erased does not count.
+    pub people_set_aside: u64,
+    /// Queued messages whose time has come; counted up to [`BACKLOG_MAX`].
+    pub messages_due: u64,
+    /// Of people who are not set aside.
+    pub messages_due_since: Option<Timestamp>,
+    /// Of the [`PAST_DEADLINE_MAX`] that wait longest.
+    pub messages_past_deadline: u64,
+    /// Claimed by dispatch, or being sent.
+    pub messages_under_way: u64,
+    pub messages_under_way_since: Option<Timestamp>,
+    pub messages_unknown: u64,
+}
+
+/// See [`Backlog`]: a wave of a million is as late as one of this many.
+pub const BACKLOG_MAX: i64 = 100_000;
+pub const PAST_DEADLINE_MAX: i64 = 1_000;
+
 /// The world as the store knows it, and the generation of what forbids: an intent decided under an older generation is refused.
 #[derive(Clone, Debug)]
 pub struct WorldView {
@@ -862,6 +887,9 @@ pub trait Store: Send + Sync {
     /// How many attempts were begun on each channel on each day (UTC; its first instant), recorded ones aside: from which warm-ups and
     /// daily limits go on after a restart.
     async fn days_sent(&self) -> Result<Vec<(Channel, Timestamp, u64)>, StoreError>;
+
+    /// What waits, is under way, or is in doubt at `now`.
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog, StoreError>;
 
     /// Everything about one person as text, in a stable form: for snapshots of stories.
     async fn dump(&self, id: ProfileId) -> Result<String, StoreError>;

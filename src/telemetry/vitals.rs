@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use crate::clock::Stopwatch;
+
 /// A part that reports. The names stand in answers and in docs/operating.md.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Part {
@@ -34,6 +36,8 @@ impl Part {
 pub struct Vitals {
     states: Mutex<BTreeMap<Part, Result<(), String>>>,
     notes: Mutex<BTreeMap<Part, String>>,
+    /// Since when a part has been in a pass; none: it waits for the next one.
+    passes: Mutex<BTreeMap<Part, Option<Stopwatch>>>,
 }
 
 impl Vitals {
@@ -57,6 +61,20 @@ impl Vitals {
             Some(note) => drop(notes.insert(part, note)),
             None => drop(notes.remove(&part)),
         }
+    }
+
+    /// A pass begins: should it never end, [`Vitals::passes`] shows it.
+    pub fn begin(&self, part: Part) {
+        self.passes.lock().unwrap_or_else(PoisonError::into_inner).insert(part, Some(Stopwatch::start()));
+    }
+
+    pub fn end(&self, part: Part) {
+        self.passes.lock().unwrap_or_else(PoisonError::into_inner).insert(part, None);
+    }
+
+    /// Every part that works in passes, and since when it has been in one.
+    pub fn passes(&self) -> Vec<(Part, Option<Stopwatch>)> {
+        self.passes.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(part, since)| (*part, *since)).collect()
     }
 
     pub fn notes(&self) -> Vec<(&'static str, String)> {

@@ -95,12 +95,16 @@ impl Door {
         answer
     }
 
+    pub fn database(&self) -> std::path::PathBuf {
+        self.directory.path().join("shop.db")
+    }
+
     pub async fn events(&self, user: &str) -> Vec<Event> {
         let id = self.store.find_profile(&Identity::User(user.into())).await.expect("read").expect("a person");
         self.store.history(id).await.expect("read").events.into_iter().map(|(event, _)| event).collect()
     }
 
-    async fn evaluate(&self) {
+    pub async fn evaluate(&self) {
         let evaluator = Evaluator { store: Arc::new(self.store.clone()), rules: self.rules.clone(), worker: "w".into() };
         evaluate::run_once(&evaluator, Look::Now(self.clock.now()), 100).await.expect("a pass");
     }
@@ -137,7 +141,7 @@ fn packed(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory takes it")
 }
 
-fn order(id: &str, user: &str, total: f64) -> Json {
+pub fn order(id: &str, user: &str, total: f64) -> Json {
     json!({ "type": "track", "messageId": id, "userId": user, "event": "Order Completed", "timestamp": "2026-03-01T10:00:00Z",
         "properties": { "order_id": id, "total": total, "currency": "GBP" } })
 }

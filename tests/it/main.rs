@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod facts;
 mod feedback;
+mod figures;
 mod http;
 mod ingest;
 mod journey;

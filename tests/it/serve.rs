@@ -32,12 +32,12 @@ const TEMPLATES: [(&str, &str); 2] =
 /// Strings of a person that must stand in no log.
 const CANARIES: [&str; 4] = ["canary-user-71", "canary.mail@post.example", "+441632960777", "Canaryname"];
 
-fn place() -> Place {
+pub fn place() -> Place {
     Place::new(RULES, &TEMPLATES)
 }
 
 /// As SDKs send it: with the instant at which it happened, which stays the same when it is sent again.
-fn signed_up(daemon: &Daemon<'_>, user: &str, id: &str) -> serde_json::Value {
+pub fn signed_up(daemon: &Daemon<'_>, user: &str, id: &str) -> serde_json::Value {
     serde_json::json!({ "type": "track", "messageId": id, "userId": user, "event": "Signed Up", "timestamp": daemon.begun_at() })
 }
 

@@ -1061,3 +1061,22 @@ async fn the_loops_are_woken_and_stop_when_told() {
     assert!(figures.contains("rekindle_messages_total{outcome=\"accepted\"} 1"), "{figures}");
     assert!(telemetry.vitals.report().iter().all(|(_, state)| state.is_ok()), "{:?}", telemetry.vitals.report());
 }
+
+#[tokio::test]
+async fn an_open_breaker_is_a_figure() {
+    let pool = Pool::open(answers([busy(RetryClass::Config)]), "").await;
+    pool.sign_up(0..1, start()).await;
+    let (wake, next, (stop, shutdown)) = (Notify::new(), Notify::new(), watch::channel(false));
+    let (clock, telemetry) = (VirtualClock::at(start()), Telemetry::default());
+    let signals = dispatch::Signals { wake: &wake, next: &next, shutdown };
+    let running = dispatch::run(&pool.dispatcher, &clock, dispatch::BATCH, &telemetry, signals);
+    let stopping = async {
+        pool.second.called.notified().await;
+        stop.send(true).expect("the loop listens");
+    };
+    tokio::join!(running, stopping);
+    let figures = telemetry.metrics.render();
+    for line in ["rekindle_breaker_open{provider=\"one\"} 1", "rekindle_breaker_open{provider=\"two\"} 0"] {
+        assert!(figures.contains(line), "{figures}");
+    }
+}

@@ -1,12 +1,6 @@
-//! `rekindle doctor`: state is a fold of facts, so it can be recomputed. Everybody's facts are absorbed anew, the ledger is added up,
-//! caps are counted from the attempts, runs from the log, messages from their results, the next look from the state, sums from their
-//! parts; whatever differs from what is stored is said, with its place. Nothing is changed, so it runs beside whatever is at work.
-//!
-//! What it cannot recompute: what a rule decided (that took the world of its instant; `explain` shows it). It checks that every
-//! decision left the traces that belong together.
+//! `rekindle doctor`: everybody is examined ([`crate::audit`]), then sums are held against their parts; whatever differs from what is
+//! stored is said, with its place. Nothing is changed, so it runs beside whatever is at work.
 
-mod messages;
-mod person;
 mod sums;
 
 use std::collections::{BTreeSet, HashMap};
@@ -16,9 +10,9 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value as Json, json};
 
-use self::person::Person;
 use self::sums::Sums;
 use super::{ExitCode, Format, database};
+use crate::audit::{self, Finding};
 use crate::clock::{Clock as _, SystemClock};
 use crate::engine::decide::{Context, World};
 use crate::engine::profile::Name;
@@ -41,17 +35,6 @@ pub struct Args {
     pub database: database::Args,
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-}
-
-/// Something that is not as the facts say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The person's key; empty for what concerns everybody.
-    pub user: Name,
-    /// What was compared: `facts`, `identities`, `consents`, `ledger`, `caps`, `runs`, `exposures`, `messages`, `due`, `sums`, `rules`; `row`:
-    /// it cannot be read at all.
-    pub what: &'static str,
-    pub detail: String,
 }
 
 /// What was looked at, and what was found.
@@ -108,7 +91,7 @@ async fn examine(store: &SqliteStore) -> anyhow::Result<Report> {
             // ... and those of one that was erased are gone
             let is_erased = stored.quarantined.as_ref().is_some_and(|(_, because)| because == ERASED);
             if stored.merged_into.is_none() && !is_erased {
-                Person { ctx: &sets.context(), stored, history: &history, report: &mut report }.examine();
+                report.findings.extend(audit::examine(&sets.context(), stored, &history));
             }
         }
     }

@@ -10,6 +10,7 @@
 //! writer goes on.
 
 mod append;
+mod backlog;
 mod decisions;
 mod erasures;
 mod identities;
@@ -41,9 +42,9 @@ pub use self::open::{Durability, Options};
 use self::world::WorldCache;
 use self::writer::{Work, Writer};
 use super::{
-    ApiKey, Appended, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq, History, Identity, IntentCommit,
-    KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId, ProfilePage, Publication, PublicationRow,
-    Published, Recorded, RefusedRules, Reject, RejectRow, SourceHour, Store, StoreError, StoredProfile, WorldView,
+    ApiKey, Appended, Backlog, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq, History, Identity,
+    IntentCommit, KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId, ProfilePage, Publication,
+    PublicationRow, Published, Recorded, RefusedRules, Reject, RejectRow, SourceHour, Store, StoreError, StoredProfile, WorldView,
 };
 use crate::engine::action::{Channel, MessageId};
 use crate::engine::coupon::Salt;
@@ -363,6 +364,10 @@ impl Store for SqliteStore {
 
     async fn counts(&self) -> Result<Counts, StoreError> {
         reads::counts(&self.readers).await.map_err(|e| self.failed(e))
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog, StoreError> {
+        backlog::backlog(&self.readers, now).await.map_err(|e| self.failed(e))
     }
 
     async fn dump(&self, id: ProfileId) -> Result<String, StoreError> {

@@ -70,11 +70,12 @@ impl Options {
 }
 
 /// The migrations, in order. They only ever add.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql")),
     (2, "ingest", include_str!("../../../migrations/sqlite/0002_ingest.sql")),
     (3, "publications", include_str!("../../../migrations/sqlite/0003_publications.sql")),
     (4, "feedback", include_str!("../../../migrations/sqlite/0004_feedback.sql")),
+    (5, "doubt", include_str!("../../../migrations/sqlite/0005_doubt.sql")),
 ];
 
 /// Pages kept in memory by each connection, in kB (negative: that is how SQLite takes it).

@@ -6,8 +6,8 @@ use std::path::Path;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
 use super::{
-    append as a, decisions as d, erasures as e, identities as i, keys as k, open as o, outbox as b, publications as p, reads as r,
-    rejects as j, rules as u, suppressions as s, world as w,
+    append as a, backlog as g, decisions as d, erasures as e, identities as i, keys as k, open as o, outbox as b, publications as p,
+    reads as r, rejects as j, rules as u, suppressions as s, world as w,
 };
 use crate::store::sqlite::SqliteStore;
 
@@ -85,6 +85,7 @@ const HOT: &[(&str, &str)] = &[
     ("OPEN_MESSAGES", r::OPEN_MESSAGES),
     ("WAKE", b::WAKE),
     ("ENTRIES", r::ENTRIES),
+    ("BACKLOG", g::BACKLOG),
 ];
 
 /// Statements for people, for the start, or over tables that stay small.

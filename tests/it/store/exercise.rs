@@ -11,7 +11,7 @@ use rekindle::engine::profile::{Attribute, Category};
 use rekindle::engine::profile::{Hold, Slot};
 use rekindle::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use rekindle::store::{
-    CLAIMS_MAX, Committed, EventSeq, Identity, IntentStep, Look, MessageResult, NewEvent, PauseScope, ProfileId, Publication,
+    Backlog, CLAIMS_MAX, Committed, EventSeq, Identity, IntentStep, Look, MessageResult, NewEvent, PauseScope, ProfileId, Publication,
     PublishedRule, RefusedRules, ResultKind, Store, StoreError,
 };
 
@@ -85,6 +85,7 @@ macro_rules! each_exercise {
             soft_bounces_close_an_address_after_three_days,
             what_was_heard_once_is_not_heard_again,
             a_message_keeps_the_proof_of_consent,
+            the_backlog_tells_what_waits_and_what_is_in_doubt,
         }
     };
 }
@@ -1039,4 +1040,31 @@ pub async fn a_message_keeps_the_proof_of_consent(h: &dyn Harness) {
     let proof = rows.first().and_then(|row| row.consent).expect("a proof");
     let records = store.events(EventSeq(proof.0 - 1), 1).await.expect("read");
     assert_eq!(records.first().map(|row| &*row.event.id), Some("b"), "the latest yes for that channel");
+}
+
+pub async fn the_backlog_tells_what_waits_and_what_is_in_doubt(h: &dyn Harness) {
+    let store = h.open().await;
+    assert_eq!(store.backlog(hour(1)).await.expect("read"), Backlog::default());
+    store.append_events(vec![from_user("new", event("first", hour(3)))]).await.expect("appended");
+    let came = Backlog { people_due: 1, people_due_since: Some(hour(3)), ..Backlog::default() };
+    assert_eq!(store.backlog(hour(2)).await.expect("read"), Backlog::default(), "not before its time");
+    assert_eq!(store.backlog(hour(4)).await.expect("read"), came);
+    let claimed = claim_one(&*store, "new", hour(4)).await;
+    assert_eq!(store.backlog(hour(4)).await.expect("read"), came, "who is claimed is still due: claims may get stuck");
+    store.quarantine(hour(4), vec![(claimed.claim, "a rule divides by zero".into())]).await.expect("set aside");
+    let aside = Backlog { people_set_aside: 1, ..Backlog::default() };
+    assert_eq!(store.backlog(hour(4)).await.expect("read"), aside);
+
+    queued(&*store, "u", &[message("u", "warn", hour(1)), message("u", "again", hour(2))], hour(500)).await;
+    let waiting = Backlog { messages_due: 2, messages_due_since: Some(hour(1)), ..aside };
+    assert_eq!(store.backlog(hour(5)).await.expect("read"), waiting);
+    // a day is their deadline
+    assert_eq!(store.backlog(hour(26)).await.expect("read"), Backlog { messages_past_deadline: 1, ..waiting });
+    let groups = sending(&*store, hour(5)).await;
+    let under_way = Backlog { messages_under_way: 2, messages_under_way_since: Some(hour(5)), ..aside };
+    assert_eq!(store.backlog(hour(6)).await.expect("read"), under_way);
+    let results = groups.iter().flat_map(|group| &group.messages);
+    let results = results.map(|claimed| result(claimed.message.id, Some(claimed.epoch), Outcome::Unknown, hour(6))).collect();
+    store.record_results(results).await.expect("recorded");
+    assert_eq!(store.backlog(hour(7)).await.expect("read"), Backlog { messages_unknown: 2, ..aside });
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
-use super::{Finding, Report};
+use super::Finding;
 use crate::engine::absorb::absorb;
 use crate::engine::action::{MessageState, PostingKind, What};
 use crate::engine::decide::{self, Context};
@@ -21,11 +21,11 @@ pub(super) struct Person<'a> {
     pub ctx: &'a Context<'a>,
     pub stored: &'a StoredProfile,
     pub history: &'a History,
-    pub report: &'a mut Report,
+    pub found: Vec<Finding>,
 }
 
 impl Person<'_> {
-    pub fn examine(&mut self) {
+    pub fn examine(mut self) -> Vec<Finding> {
         self.facts();
         self.identities();
         self.consents();
@@ -35,10 +35,11 @@ impl Person<'_> {
         self.exposures();
         self.messages();
         self.due();
+        self.found
     }
 
     pub(super) fn find(&mut self, what: &'static str, detail: impl Into<String>) {
-        self.report.findings.push(Finding { user: self.stored.profile.key.clone(), what, detail: detail.into() });
+        self.found.push(Finding { user: self.stored.profile.key.clone(), what, detail: detail.into() });
     }
 
     /// The part of the row that is a fold of events and of nothing else.
