@@ -143,8 +143,9 @@ const OTHER: &[(&str, &str)] = &[
     ("COUNT_DAYS_SENT", r::COUNT_DAYS_SENT),
 ];
 
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     include_str!("append.rs"),
+    include_str!("backlog.rs"),
     include_str!("decisions.rs"),
     include_str!("erasures.rs"),
     include_str!("identities.rs"),
@@ -162,6 +163,9 @@ const SOURCES: [&str; 13] = [
 /// Tables that grow with people and their lives.
 const LARGE: [&str; 10] =
     ["suppressions", "soft_bounces", "profiles", "identities", "events", "messages", "attempts", "postings", "allocations", "exposures"];
+
+/// Indexes of the few rows of such a table that somebody waits for.
+const PARTIAL: [&str; 5] = ["messages_queued", "profiles_due", "messages_under_way", "messages_unknown", "profiles_set_aside"];
 
 async fn empty_database(directory: &Path) -> SqliteConnection {
     let path = directory.join("rekindle.db");
@@ -195,7 +199,7 @@ async fn every_statement_prepares_and_hot_ones_use_their_indexes() {
 /// in order is no walk.
 fn walks_through(line: &str, table: &str, statement: &str) -> bool {
     let Some(scanned) = line.strip_prefix("SCAN ") else { return false };
-    if scanned.contains("USING INDEX messages_queued") || scanned.contains("USING INDEX profiles_due") {
+    if PARTIAL.iter().any(|index| scanned.contains(&format!(" INDEX {index}"))) {
         return false;
     }
     let name = scanned.split_whitespace().next().unwrap_or_default();
