@@ -581,6 +581,15 @@ pub struct StoredProfile {
     pub merged_into: Option<ProfileId>,
 }
 
+/// A person's row as it stands, for whoever reads it back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Glance {
+    pub id: ProfileId,
+    pub profile: Profile,
+    /// Events that the row has not absorbed yet.
+    pub waiting: usize,
+}
+
 /// Some people, by id.
 #[derive(Clone, Debug, Default)]
 pub struct ProfilePage {
@@ -867,6 +876,13 @@ pub trait Store: Send + Sync {
     async fn find_profiles(&self, identities: &[Identity]) -> Result<Vec<Option<ProfileId>>, StoreError>;
 
     async fn profile(&self, id: ProfileId) -> Result<Option<StoredProfile>, StoreError>;
+
+    /// The row of whoever is known by that identity, in one step: a till waits for it.
+    async fn glance(&self, identity: &Identity) -> Result<Option<Glance>, StoreError> {
+        let Some(id) = self.find_profile(identity).await? else { return Ok(None) };
+        let stored = self.profile(id).await?;
+        Ok(stored.map(|stored| Glance { id, waiting: stored.waiting.len(), profile: stored.profile }))
+    }
 
     /// Profiles after `after` by id, up to `limit`: for walking over everybody. One that cannot be read does not stop the others.
     async fn profiles(&self, after: Option<ProfileId>, limit: usize) -> Result<ProfilePage, StoreError>;

@@ -93,6 +93,11 @@ impl<'b> Text<'b> {
     }
 }
 
+/// The key that a body carries where there is no header for it; none too if it cannot be read.
+pub fn write_key(bytes: &[u8], call: Option<Call>) -> Option<String> {
+    Text::of(bytes).messages(call).ok()?.write_key
+}
+
 /// What a request says, message by message as text.
 pub struct Messages<'t> {
     pub rows: Vec<&'t str>,

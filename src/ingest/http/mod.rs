@@ -46,6 +46,8 @@ use crate::versions::RuleVersions;
 
 /// Requests that are read or wait for their commit at once; a further one is told to come back. Each may hold half a megabyte.
 const UNDER_WAY_MAX: usize = 128;
+/// Requests of up to so many bytes are read where they are.
+const INLINE_BYTES_MAX: usize = 4 << 10;
 /// So much of a rejected message is kept.
 const EXCERPT_BYTES: usize = body::EVENT_BYTES_MAX;
 
@@ -60,6 +62,8 @@ pub struct Ingest {
     future_tolerance_ms: i64,
     keys: Keys,
     places: Semaphore,
+    /// Where large requests are read.
+    desks: Semaphore,
     /// Lines about requests that were refused, about messages that were, and about our own failures.
     refused_lines: LogBudget,
     rejected_lines: LogBudget,
@@ -86,6 +90,7 @@ impl Ingest {
         let future_tolerance_ms = i64::try_from(future_tolerance.as_millis()).unwrap_or(i64::MAX / 4);
         let keys = Keys::new(store.clone(), keys_fresh);
         let places = Semaphore::new(UNDER_WAY_MAX);
+        let desks = Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from));
         Ingest {
             store,
             rules,
@@ -95,6 +100,7 @@ impl Ingest {
             future_tolerance_ms,
             keys,
             places,
+            desks,
             refused_lines: LogBudget::default(),
             rejected_lines: LogBudget::default(),
             failed_lines: LogBudget::default(),
@@ -177,7 +183,7 @@ async fn batch(State(ingest): State<Arc<Ingest>>, request: Request) -> Response 
 
 // --------------------------------------------------------------------------------------------------------------- events
 
-async fn take(ingest: &Ingest, call: Option<Call>, request: Request) -> Response {
+async fn take(ingest: &Arc<Ingest>, call: Option<Call>, request: Request) -> Response {
     match receive(ingest, call, request).await {
         Ok(taken) => taken.into_response(),
         Err(refusal) => {
@@ -187,28 +193,38 @@ async fn take(ingest: &Ingest, call: Option<Call>, request: Request) -> Response
     }
 }
 
-async fn receive(ingest: &Ingest, call: Option<Call>, request: Request) -> Result<Taken, Refusal> {
+async fn receive(ingest: &Arc<Ingest>, call: Option<Call>, request: Request) -> Result<Taken, Refusal> {
     let (head, body) = request.into_parts();
-    let in_head = keys::presented(&head.headers);
-    let mut bearer = match &in_head {
-        Some(key) => Some(ingest.admit(key).await?),
+    let in_head = match keys::presented(&head.headers) {
+        Some(key) => Some(ingest.admit(&key).await?),
         None => None,
     };
     let bytes = body::read(&head.headers, body).await?;
     // only now: whoever sends slowly holds no place
     let _place = ingest.places.try_acquire().map_err(|_| Refusal::Busy)?;
-    let text = Text::of(&bytes);
-    let messages = text.messages(call);
-    if bearer.is_none() && messages.is_err() {
-        return Err(Refusal::NoKey);
+    let bearer = match in_head {
+        Some(bearer) => bearer,
+        None => ingest.admit(&body::write_key(&bytes, call).ok_or(Refusal::NoKey)?).await?,
+    };
+    let sorted = sort_aside(ingest, &bearer.source, call, bytes).await?;
+    ingest.keep(&bearer.source, sorted).await
+}
+
+/// Reads the messages. A full batch takes a millisecond and more: that is done on threads that may be busy, as many at once as there are
+/// cores, so that whoever asks for a person meanwhile is answered. For a small one the way there would cost more.
+async fn sort_aside(ingest: &Arc<Ingest>, source: &Name, call: Option<Call>, bytes: Vec<u8>) -> Result<Sorted, Refusal> {
+    if bytes.len() <= INLINE_BYTES_MAX {
+        return ingest.sort(source, call, &bytes);
     }
-    let messages = messages?;
-    if bearer.is_none() {
-        bearer = Some(ingest.admit(messages.write_key.as_deref().ok_or(Refusal::NoKey)?).await?);
+    let _desk = ingest.desks.acquire().await;
+    let work = tokio::task::spawn_blocking({
+        let (ingest, source) = (ingest.clone(), source.clone());
+        move || ingest.sort(&source, call, &bytes)
+    });
+    match work.await {
+        Ok(sorted) => sorted,
+        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
     }
-    let source = bearer.map(|bearer| bearer.source).ok_or(Refusal::NoKey)?;
-    let sorted = ingest.sort(&source, call, &text, &messages);
-    ingest.keep(&source, sorted).await
 }
 
 /// The messages of a request, each an event or refused.
@@ -228,7 +244,9 @@ impl Ingest {
         }
     }
 
-    fn sort(&self, source: &Name, call: Option<Call>, text: &Text<'_>, messages: &body::Messages<'_>) -> Sorted {
+    fn sort(&self, source: &Name, call: Option<Call>, bytes: &[u8]) -> Result<Sorted, Refusal> {
+        let text = Text::of(bytes);
+        let messages = text.messages(call)?;
         let (now, rules) = (self.clock.now(), self.rules.snapshot().rules);
         let sent_at = messages.sent_at.as_deref().and_then(|sent_at| wire::instant(sent_at, &Zone::UTC));
         let skew_ms = sent_at.map_or(0, |sent_at| wire::skew_ms(sent_at, now));
@@ -250,7 +268,7 @@ impl Ingest {
                 }
             }
         }
-        sorted
+        Ok(sorted)
     }
 
     /// Puts everything on disk, then says so.
@@ -380,18 +398,38 @@ struct Message {
     timestamp: Option<serde_json::Value>,
 }
 
+/// What a sender is told whose request was not taken.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "a list for the description: what is answered is `Refusal`'s")]
+enum TurnedAway {
+    /// Nothing of it can ever be read
+    #[response(status = 400)]
+    Unreadable(answer::Refused),
+    /// No key, or an unknown one
+    #[response(status = 401)]
+    Stranger(answer::Refused),
+    /// The key is for something else
+    #[response(status = 403)]
+    WrongKey(answer::Refused),
+    /// More than 500 KiB, packed or unpacked
+    #[response(status = 413)]
+    TooLarge(answer::Refused),
+    /// Packed in an unknown way
+    #[response(status = 415)]
+    Packed(answer::Refused),
+    /// Too much at once: send it again
+    #[response(status = 429)]
+    Busy(answer::Refused),
+    /// The disk is full, or the database does not answer: send it again
+    #[response(status = 503)]
+    Unavailable(answer::Refused),
+}
+
 /// Send messages
 ///
 /// 200 says that all of them are on disk, as events or among the rejects.
 #[utoipa::path(post, path = "/v1/batch", tag = "events", operation_id = "batch", request_body = Batch, security(("key" = [])), responses(
-    (status = 200, description = "All of it is on disk", body = Taken),
-    (status = 400, description = "Nothing of it can ever be read", body = answer::Refused),
-    (status = 401, description = "No key, or an unknown one", body = answer::Refused),
-    (status = 403, description = "The key is for something else", body = answer::Refused),
-    (status = 413, description = "More than 500 KiB, packed or unpacked", body = answer::Refused),
-    (status = 415, description = "Packed in an unknown way", body = answer::Refused),
-    (status = 429, description = "Too much at once: send it again", body = answer::Refused),
-    (status = 503, description = "The disk is full, or the database does not answer: send it again", body = answer::Refused)
+    (status = 200, description = "All of it is on disk", body = Taken), TurnedAway
 ))]
 #[expect(dead_code, reason = "carries the description of `batch`")]
 fn batch_documented() {}
@@ -400,14 +438,7 @@ fn batch_documented() {}
 ///
 /// Any JSON is read; what is no message is kept among the rejects and named in the answer.
 #[utoipa::path(post, path = "/v1/track", tag = "events", operation_id = "track", request_body = Message, security(("key" = [])), responses(
-    (status = 200, description = "It is on disk", body = Taken),
-    (status = 400, description = "It can never be read", body = answer::Refused),
-    (status = 401, description = "No key, or an unknown one", body = answer::Refused),
-    (status = 403, description = "The key is for something else", body = answer::Refused),
-    (status = 413, description = "More than 500 KiB, packed or unpacked", body = answer::Refused),
-    (status = 415, description = "Packed in an unknown way", body = answer::Refused),
-    (status = 429, description = "Too much at once: send it again", body = answer::Refused),
-    (status = 503, description = "The disk is full, or the database does not answer: send it again", body = answer::Refused)
+    (status = 200, description = "It is on disk", body = Taken), TurnedAway
 ))]
 #[expect(dead_code, reason = "carries the description of the single calls")]
 fn track_documented() {}

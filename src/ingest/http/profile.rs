@@ -17,7 +17,7 @@ use crate::engine::rule::RuleSet;
 use crate::engine::rule::expr::{Names, Subject};
 use crate::engine::time::Timestamp;
 use crate::engine::{benefit, coupon, features, points, tier};
-use crate::store::{Identity, KeyScope, StoredProfile};
+use crate::store::{Glance, Identity, KeyScope};
 
 /// How the id is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
@@ -153,17 +153,16 @@ pub async fn read(
         IdKind::User => Identity::User(Name::from(id)),
         IdKind::Anonymous => Identity::Anonymous(Name::from(id)),
     };
-    let found = ingest.store.find_profile(&identity).await?.ok_or(Refusal::Unknown)?;
-    let stored = ingest.store.profile(found).await?.ok_or(Refusal::Unknown)?;
-    Ok(Json(view(&stored, &ingest.rules.snapshot().rules, ingest.clock.now())))
+    let seen = ingest.store.glance(&identity).await?.ok_or(Refusal::Unknown)?;
+    Ok(Json(view(&seen, &ingest.rules.snapshot().rules, ingest.clock.now())))
 }
 
-fn view(stored: &StoredProfile, rules: &RuleSet, now: Timestamp) -> ProfileView {
-    let (profile, names) = (&stored.profile, rules.names());
+fn view(seen: &Glance, rules: &RuleSet, now: Timestamp) -> ProfileView {
+    let (profile, names) = (&seen.profile, rules.names());
     ProfileView {
-        profile: stored.id.0,
+        profile: seen.id.0,
         as_of: now.to_string(),
-        events_waiting: stored.waiting.len(),
+        events_waiting: seen.waiting,
         tier: tier_view(profile, names, now),
         points: points_view(profile, now),
         entitlements: entitlements(profile, names, now),

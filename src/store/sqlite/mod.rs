@@ -42,9 +42,10 @@ pub use self::open::{Durability, Options};
 use self::world::WorldCache;
 use self::writer::{Work, Writer};
 use super::{
-    ApiKey, Appended, Backlog, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq, History, Identity,
-    IntentCommit, KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId, ProfilePage, Publication,
-    PublicationRow, Published, Recorded, RefusedRules, Reject, RejectRow, SourceHour, Store, StoreError, StoredProfile, WorldView,
+    ApiKey, Appended, Backlog, Claim, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq, Glance, History,
+    Identity, IntentCommit, KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId, ProfilePage,
+    Publication, PublicationRow, Published, Recorded, RefusedRules, Reject, RejectRow, SourceHour, Store, StoreError, StoredProfile,
+    WorldView,
 };
 use crate::engine::action::{Channel, MessageId};
 use crate::engine::coupon::Salt;
@@ -336,6 +337,10 @@ impl Store for SqliteStore {
 
     async fn find_profiles(&self, identities: &[Identity]) -> Result<Vec<Option<ProfileId>>, StoreError> {
         reads::find_profiles(&self.readers, identities).await.map_err(|e| self.failed(e))
+    }
+
+    async fn glance(&self, identity: &Identity) -> Result<Option<Glance>, StoreError> {
+        reads::glance(&self.readers, identity).await.map_err(|e| self.failed(e))
     }
 
     async fn profile(&self, id: ProfileId) -> Result<Option<StoredProfile>, StoreError> {

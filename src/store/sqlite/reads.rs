@@ -11,8 +11,8 @@ use crate::engine::action::{Channel, Entry, ExposureRecord, MessageId, MessageSt
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::store::{
-    Attempt, ConsentRecord, Counts, EntryRow, EventRow, EventSeq, History, Identity, MessageRow, ProfileId, ProfilePage, StoreError,
-    StoredProfile, dump as text,
+    Attempt, ConsentRecord, Counts, EntryRow, EventRow, EventSeq, Glance, History, Identity, MessageRow, ProfileId, ProfilePage,
+    StoreError, StoredProfile, dump as text,
 };
 
 pub(super) const NEXT_DUE: &str = "select min(due_at) from (
@@ -64,6 +64,18 @@ pub(super) const WAITING: &str = concat!(
     " from json_each($1) j join events e on e.profile_id = j.value ->> 0 and e.seq > j.value ->> 1
     where e.waits > 0 order by e.profile_id, e.seq"
 );
+
+pub(super) const GLANCE: &str = "select p.id,
+        (select count(*) from events e where e.profile_id = p.id and e.seq > p.absorbed_seq and e.waits > 0), p.state
+    from identities i join profiles p on p.id = i.profile_id where i.kind = $1 and i.value = $2";
+
+pub(super) async fn glance(readers: &SqlitePool, identity: &Identity) -> Result<Option<Glance>, StoreError> {
+    let (kind, value) = identity_parts(identity);
+    let Some(row) = sqlx::query(GLANCE).bind(kind).bind(value).fetch_optional(readers).await? else { return Ok(None) };
+    let mut fields = Fields::of("profiles", &row);
+    let (id, waiting) = (ProfileId(fields.next("id")?), fields.count("waiting")?);
+    Ok(Some(Glance { id, profile: fields.state("state")?, waiting }))
+}
 
 pub(super) async fn profile(readers: &SqlitePool, id: ProfileId) -> Result<Option<StoredProfile>, StoreError> {
     let page = profiles(readers, Some(ProfileId(id.0.saturating_sub(1))), 1).await?;

@@ -70,6 +70,7 @@ const HOT: &[(&str, &str)] = &[
     ("NEXT_DUE", r::NEXT_DUE),
     ("AGENDA", r::AGENDA),
     ("EVENTS", r::EVENTS),
+    ("GLANCE", r::GLANCE),
     ("PROFILES", r::PROFILES),
     ("WAITING", r::WAITING),
     ("EVENTS_OF", r::EVENTS_OF),

@@ -11,8 +11,8 @@ use rekindle::engine::profile::{Attribute, Category};
 use rekindle::engine::profile::{Hold, Slot};
 use rekindle::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use rekindle::store::{
-    Backlog, CLAIMS_MAX, Committed, EventSeq, Identity, IntentStep, Look, MessageResult, NewEvent, PauseScope, ProfileId, Publication,
-    PublishedRule, RefusedRules, ResultKind, Store, StoreError,
+    Backlog, CLAIMS_MAX, Committed, EventSeq, Glance, Identity, IntentStep, Look, MessageResult, NewEvent, PauseScope, ProfileId,
+    Publication, PublishedRule, RefusedRules, ResultKind, Store, StoreError,
 };
 
 use rekindle::store::suppression::{Lift, Reason, SOFT_BOUNCE_UNTIL_MS, Scope, Suppress};
@@ -86,6 +86,7 @@ macro_rules! each_exercise {
             what_was_heard_once_is_not_heard_again,
             a_message_keeps_the_proof_of_consent,
             the_backlog_tells_what_waits_and_what_is_in_doubt,
+            a_glance_sees_the_row_and_what_it_does_not_know_yet,
         }
     };
 }
@@ -1067,4 +1068,19 @@ pub async fn the_backlog_tells_what_waits_and_what_is_in_doubt(h: &dyn Harness) 
     let results = results.map(|claimed| result(claimed.message.id, Some(claimed.epoch), Outcome::Unknown, hour(6))).collect();
     store.record_results(results).await.expect("recorded");
     assert_eq!(store.backlog(hour(7)).await.expect("read"), Backlog { messages_unknown: 2, ..aside });
+}
+
+pub async fn a_glance_sees_the_row_and_what_it_does_not_know_yet(h: &dyn Harness) {
+    let store = h.open().await;
+    let glance = |user: &str| {
+        let identity = user_named(user);
+        let store = &store;
+        async move { store.glance(&identity).await.expect("read") }
+    };
+    assert_eq!(glance("nobody").await, None);
+    let id = settled(&*store, "u", hour(5)).await;
+    let stored = store.profile(id).await.expect("read").expect("there");
+    assert_eq!(glance("u").await, Some(Glance { id, profile: stored.profile.clone(), waiting: 0 }));
+    store.append_events(vec![from_user("u", event("b", hour(2))), from_user("u", event("c", hour(3)))]).await.expect("appended");
+    assert_eq!(glance("u").await, Some(Glance { id, profile: stored.profile, waiting: 2 }));
 }
