@@ -37,7 +37,7 @@ enum Command {
 /// Show the request that a made-up message becomes, and how the provider's callbacks are signed and read
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  $ rekindle provider check sendgrid\n  $ rekindle provider check config/own.yaml --sample callback.json"
+    after_help = "Example:\n  $ rekindle provider check sendgrid\n  $ rekindle provider check config/own.yaml --sample callback.json\n  $ rekindle provider check twilio --sample body.txt --query 'rekindle_message=0190...'"
 )]
 pub struct Check {
     /// A shipped file by its name (sendgrid, mailgun, postmark, resend, twilio, whatsapp-cloud, sms-gateway), or a path
@@ -45,6 +45,9 @@ pub struct Check {
     /// A callback's body as the provider sends it: shows what each of its events would mean
     #[arg(long)]
     sample: Option<PathBuf>,
+    /// What stood behind the `?` of the address that was called: some providers carry the message's id there
+    #[arg(long, requires = "sample", default_value = "")]
+    query: String,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -62,16 +65,16 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     match &check.sample {
         None => print!("{}", shown(&check.file, &description)?),
-        Some(sample) => print!("{}", callback_as_text(&description, sample)?),
+        Some(sample) => print!("{}", callback_as_text(&description, sample, &check.query)?),
     }
     Ok(ExitCode::Fine)
 }
 
 /// How a callback would be read.
-fn callback_as_text(description: &Description, sample: &Path) -> anyhow::Result<String> {
+fn callback_as_text(description: &Description, sample: &Path, query: &str) -> anyhow::Result<String> {
     let Some(callback) = &description.callback else { bail!("the file does not say how callbacks are read") };
     let body = std::fs::read(sample).with_context(|| format!("cannot read `{}`", sample.display()))?;
-    let reading = feedback::callback::read(callback, "", &body, SystemClock.now())?;
+    let reading = feedback::callback::read(callback, query.trim_start_matches('?'), &body, SystemClock.now())?;
     let mut text = String::new();
     for report in &reading.reports {
         let message = report.message.map_or_else(|| "a message that is not named".to_owned(), |id| id.to_string());

@@ -13,8 +13,10 @@ use crate::engine::action::Channel as Kind;
 use crate::engine::action::MessageId;
 use crate::engine::profile::Name;
 use crate::engine::rule::Policy;
-use crate::engine::time::{SECOND_MS, Timestamp};
+use crate::engine::time::{MINUTE_MS, SECOND_MS, Timestamp};
 
+/// What waits for somebody to set a provider up is looked at again after this long.
+const NOT_SET_UP_MS: i64 = 15 * MINUTE_MS;
 /// How long a provider is left alone that says "too fast" without saying how long.
 const THROTTLED_MS: i64 = 5 * SECOND_MS;
 
@@ -32,15 +34,20 @@ impl Traffic {
     /// Takes room for a message.
     ///
     /// # Errors
-    /// All providers of the route are out of order, or there is no room now.
+    /// All providers of the route are out of order, there is no room now, or there is no provider yet.
     pub fn take(&self, channels: &Channels, kind: Kind, policy: &Policy, message: MessageId, now: Timestamp) -> Result<(), NoRoom> {
         if channels.is_fixed(kind) {
             return Ok(());
         }
-        let Some(channel) = policy.channels.get(&kind) else { return Ok(()) };
+        let not_set_up = |because| Err(NoRoom { until: now.plus_ms(NOT_SET_UP_MS), because });
+        let Some(channel) = policy.channels.get(&kind) else {
+            // where others are named this one is not wanted: the attempt fails at once, and the run goes on to its next channel
+            let is_set_up = !policy.channels.is_empty();
+            return if is_set_up { Ok(()) } else { not_set_up("the policy names no provider for any channel yet".to_owned()) };
+        };
         let route = channels.route(kind, policy);
         if route.is_empty() {
-            return Ok(()); // no provider at all: sending says so
+            return not_set_up(format!("none is called `{}` in the administrator's file", channel.provider));
         }
         if let Some(until) = self.out_of_order(&route, message, now) {
             let because = format!("`{}` is out of order; one message a minute tries it", channel.provider);
@@ -51,10 +58,10 @@ impl Traffic {
     }
 
     /// Until when none of them can be given anything; none: one can. A pool is in order while one of its providers is.
-    fn out_of_order(&self, route: &[Route<'_>], message: MessageId, now: Timestamp) -> Option<Timestamp> {
+    fn out_of_order(&self, route: &[Route], message: MessageId, now: Timestamp) -> Option<Timestamp> {
         let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         let asked: Vec<Result<(), Timestamp>> =
-            route.iter().map(|route| breakers.get_mut(route.provider).map_or(Ok(()), |breaker| breaker.admit(message, now))).collect();
+            route.iter().map(|route| breakers.get_mut(&route.provider).map_or(Ok(()), |breaker| breaker.admit(message, now))).collect();
         if asked.iter().any(Result::is_ok) { None } else { asked.into_iter().filter_map(Result::err).min() }
     }
 
@@ -65,11 +72,11 @@ impl Traffic {
     }
 
     /// Waits until the provider can carry one more; it can as long as the place is held. None: it carries any number.
-    pub async fn place(&self, route: &Route<'_>) -> Option<OwnedSemaphorePermit> {
+    pub async fn place(&self, route: &Route) -> Option<OwnedSemaphorePermit> {
         let at_once = route.channel.at_once()?;
         let places = {
             let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-            places.entry(Name::from(route.provider)).or_insert_with(|| Arc::new(Semaphore::new(at_once))).clone()
+            places.entry(route.provider.clone()).or_insert_with(|| Arc::new(Semaphore::new(at_once))).clone()
         };
         // it is never closed
         places.acquire_owned().await.ok()

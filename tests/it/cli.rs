@@ -231,3 +231,17 @@ fn a_reader_who_goes_away_is_no_fault() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!((code(&output), stderr(&output).as_str()), (Some(0), ""));
 }
+
+#[test]
+fn a_callback_whose_address_names_the_message_is_read_with_its_query() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let body = scratch.path().join("body.txt");
+    fs::write(&body, "MessageStatus=undelivered&ErrorCode=30005&To=%2B441632960001").expect("written");
+    let sample = body.display().to_string();
+    let id = "019cb2d3-4e5f-7000-8000-000000000001";
+    let read = rekindle(&["provider", "check", "twilio", "--sample", &sample, "--query", &format!("rekindle_message={id}")]);
+    let said = stdout(&read);
+    assert!(said.contains("hard_bounce") && said.contains(id) && said.contains("1 understood"), "{said}{}", stderr(&read));
+    let without = rekindle(&["provider", "check", "twilio", "--sample", &sample]);
+    assert!(stdout(&without).contains("a message that is not named"), "{}", stdout(&without));
+}

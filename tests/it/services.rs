@@ -1080,3 +1080,38 @@ async fn an_open_breaker_is_a_figure() {
         assert!(figures.contains(line), "{figures}");
     }
 }
+
+#[tokio::test]
+async fn what_no_provider_is_set_up_for_waits_and_says_so() {
+    // the policy names a provider that the administrator's file does not have yet
+    let mut pool = Pool::open(Scripted::default(), "").await;
+    let set_up = std::mem::take(&mut pool.dispatcher.channels);
+    pool.sign_up(0..1, start()).await;
+    let pass = pool.dispatch(start()).await;
+    assert_eq!((pass.held, pass.failed, pass.attempts), (1, 0, 0), "{pass}");
+    let row = pool.shop.messages("u0").await.remove(0);
+    assert!(row.because.as_deref().is_some_and(|because| because.contains("none is called `texts`")), "{:?}", row.because);
+    pool.dispatcher.channels = set_up;
+    assert_eq!(pool.dispatch(start().plus_ms(15 * MINUTE_MS)).await.accepted, 1);
+
+    // nothing is configured at all
+    let shop = Shop::open().await;
+    shop.meet("ana").await;
+    shop.sign_up("ana", start()).await;
+    shop.evaluate(start()).await;
+    let bare = Dispatcher::new(shop.store.clone(), shop.rules.clone(), Channels::default(), "w1".into());
+    let pass = dispatch::run_once(&bare, Look::Now(start()), 100).await.expect("a pass");
+    assert_eq!((pass.held, pass.failed), (1, 0), "{pass}");
+    let row = shop.messages("ana").await.remove(0);
+    assert!(row.because.as_deref().is_some_and(|because| because.contains("names no provider for any channel")), "{:?}", row.because);
+
+    // others are: this one is not wanted, and the message goes by the next channel of its step
+    let elsewhere = rulebook_of(&RULES.replacen("rules:\n", "  channels: { push: { provider: texts } }\nrules:\n", 1));
+    let shop = Shop::open_by(Scripted::default(), elsewhere).await;
+    shop.meet("ana").await;
+    shop.sign_up("ana", start()).await;
+    shop.evaluate(start()).await;
+    let bare = Dispatcher::new(shop.store.clone(), shop.rules.clone(), Channels::default(), "w1".into());
+    let pass = dispatch::run_once(&bare, Look::Now(start()), 100).await.expect("a pass");
+    assert_eq!((pass.held, pass.failed), (0, 1), "{pass}");
+}

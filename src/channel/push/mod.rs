@@ -118,8 +118,9 @@ fn meaning(answer: &Answer, now: Timestamp) -> Outcome {
     match (status, code.as_str()) {
         (_, "UNREGISTERED") => Outcome::Rejected { suppress: true, detail },
         (_, "INVALID_ARGUMENT") => Outcome::Rejected { suppress: is_about_the_token(answer), detail },
-        // the token is another sender's. If it is ours to mend (the wrong project), all tokens say so: none may be thrown away for it
-        (_, "SENDER_ID_MISMATCH") => Outcome::Rejected { suppress: false, detail },
+        // the token is another project's. If ours is the wrong one, all tokens say so: then the breaker opens and nothing is lost until it is
+        // mended. A single one, from the app's earlier days, must not stop the others, so it is not refused as our account is
+        (_, "SENDER_ID_MISMATCH") => retry(RetryClass::Transient),
         (_, "QUOTA_EXCEEDED") | (429, _) => retry(RetryClass::Throttle),
         (_, "UNAVAILABLE" | "INTERNAL") | (500.., _) => retry(RetryClass::Transient),
         (401 | 403, _) => retry(RetryClass::Config),
@@ -151,7 +152,7 @@ mod tests {
             (404, "UNREGISTERED", json!([]), "suppress"),
             (400, "INVALID_ARGUMENT", json!([]), "rejected"),
             (400, "INVALID_ARGUMENT", token, "suppress"),
-            (403, "SENDER_ID_MISMATCH", json!([]), "rejected"),
+            (403, "SENDER_ID_MISMATCH", json!([]), "transient"),
             (401, "THIRD_PARTY_AUTH_ERROR", json!([]), "config"),
             (401, "", json!([]), "config"),
             (403, "", json!([]), "config"),

@@ -9,6 +9,7 @@ use super::program::{RESTORE_WITHIN_MS, overlay};
 use super::read::{Fields, unknown};
 use super::rules::time_window;
 use super::templates;
+use crate::engine::action::Channel;
 use crate::engine::profile::{Category, Name};
 use crate::engine::rule::diagnostic::Diagnostic;
 use crate::engine::rule::expr::{Expr, ValueType};
@@ -260,6 +261,9 @@ impl StepReader<'_> {
         if let (Some([]), Some(node)) = (channels.as_deref(), channels_node.filter(|node| node.items().is_some_and(<[Node]>::is_empty))) {
             findings.wrong(node, "no channel is named", "`channels: [push, email]`".to_owned());
         }
+        if let (Some(channels), Some(node)) = (&channels, channels_node) {
+            self.check_ways_out(channels, node);
+        }
         let category_node = fields.get("category");
         let category = match category_node {
             Some(node) => findings.category(node),
@@ -287,6 +291,18 @@ impl StepReader<'_> {
             findings.note_marketing(&node.place);
         }
         Some((send, flat(max_late)?))
+    }
+
+    /// The policy says by whom each channel goes. What it does not name is passed over for the send's next channel; if it names none of
+    /// them, nothing ever goes out. A policy without channels is not set up yet: its messages wait.
+    fn check_ways_out(&self, channels: &[Channel], node: &Node) {
+        let named = &self.compiler.policy.channels;
+        if !named.is_empty() && !channels.is_empty() && channels.iter().all(|channel| !named.contains_key(channel)) {
+            let message = "the policy names a provider for none of these channels: what is sent by them fails";
+            let there: Vec<&str> = named.keys().map(|channel| channel.name()).collect();
+            let help = format!("name it in `policy.channels` (there: {}), or `provider: recording` to try it", there.join(", "));
+            self.compiler.findings.warning("RK0411", node, message, help);
+        }
     }
 
     /// Liquid strings, by the name the template knows them under.
