@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
 use self::email::Email;
@@ -124,9 +125,13 @@ impl From<LinksError> for ChannelError {
 }
 
 /// All ways out that are set up. Which of them a message takes is said by the policy of the moment, so that a changed policy needs no
-/// new channels.
+/// new channels. Clones share them: when one is given others ([`Channels::replace`]), all have them, and what is being sent ends as it
+/// began.
 #[derive(Clone, Default)]
-pub struct Channels {
+pub struct Channels(Arc<ArcSwap<Ways>>);
+
+#[derive(Default)]
+struct Ways {
     providers: BTreeMap<Name, Arc<dyn Channel>>,
     pools: BTreeMap<Name, Vec<Name>>,
     /// Whatever the policy says.
@@ -135,9 +140,9 @@ pub struct Channels {
 
 /// One provider that a message may go by.
 #[derive(Clone)]
-pub struct Route<'c> {
-    pub provider: &'c str,
-    pub channel: &'c Arc<dyn Channel>,
+pub struct Route {
+    pub provider: Name,
+    pub channel: Arc<dyn Channel>,
 }
 
 impl Channels {
@@ -147,9 +152,9 @@ impl Channels {
     /// One of them cannot be set up: a key that is none, no certificate authorities, links without a key.
     pub fn from(settings: &Settings, recording: Option<Arc<Recording>>) -> Result<Channels, ChannelError> {
         let links = links(settings)?;
-        let mut channels = Channels::default();
+        let mut ways = Ways::default();
         if let Some(recording) = recording {
-            channels.providers.insert(RECORDING.into(), recording);
+            ways.providers.insert(RECORDING.into(), recording);
         }
         for (name, provider) in &settings.providers {
             let name = Name::from(name.as_str());
@@ -157,7 +162,7 @@ impl Channels {
             let channel: Arc<dyn Channel> = match provider {
                 Provider::Smtp(smtp) => Arc::new(Email::new(smtp, links.clone()).map_err(failed)?),
                 Provider::Pool(members) => {
-                    channels.pools.insert(name, members.iter().map(|member| Name::from(member.as_str())).collect());
+                    ways.pools.insert(name, members.iter().map(|member| Name::from(member.as_str())).collect());
                     continue;
                 }
                 Provider::Webhook(webhook) => Arc::new(Webhook::new(webhook).map_err(failed)?),
@@ -167,38 +172,45 @@ impl Channels {
                 }
                 Provider::Fcm(fcm) => Arc::new(Fcm::new(fcm).map_err(failed)?),
             };
-            channels.providers.insert(name, channel);
+            ways.providers.insert(name, channel);
         }
-        Ok(channels)
+        Ok(Channels::of(ways))
+    }
+
+    fn of(ways: Ways) -> Channels {
+        Channels(Arc::new(ArcSwap::from_pointee(ways)))
+    }
+
+    /// Takes the ways out of others in place of its own.
+    pub fn replace(&self, others: &Channels) {
+        self.0.store(others.0.load_full());
     }
 
     /// Always these: a replay, a copy of a database that only records.
     pub fn fixed(channels: BTreeMap<Kind, Arc<dyn Channel>>) -> Channels {
-        Channels { fixed: channels, ..Channels::default() }
+        Channels::of(Ways { fixed: channels, ..Ways::default() })
     }
 
     /// Providers by name and pools of them, without settings: for tests.
     pub fn named(providers: BTreeMap<Name, Arc<dyn Channel>>, pools: BTreeMap<Name, Vec<Name>>) -> Channels {
-        Channels { providers, pools, ..Channels::default() }
+        Channels::of(Ways { providers, pools, ..Ways::default() })
     }
 
     pub fn is_fixed(&self, kind: Kind) -> bool {
-        self.fixed.contains_key(&kind)
+        self.0.load().fixed.contains_key(&kind)
     }
 
     /// The providers that a message of this kind may go by, in the order in which they are tried. Empty: the channel has none.
-    pub fn route(&self, kind: Kind, policy: &Policy) -> Vec<Route<'_>> {
-        if let Some(channel) = self.fixed.get(&kind) {
-            return vec![Route { provider: kind.name(), channel }];
+    pub fn route(&self, kind: Kind, policy: &Policy) -> Vec<Route> {
+        let ways = self.0.load();
+        if let Some(channel) = ways.fixed.get(&kind) {
+            return vec![Route { provider: kind.name().into(), channel: channel.clone() }];
         }
         let Some(policy) = policy.channels.get(&kind) else { return Vec::new() };
         let own = std::slice::from_ref(&policy.provider);
-        let names = self.pools.get(&policy.provider).map_or(own, Vec::as_slice);
-        names
-            .iter()
-            .filter_map(|name| self.providers.get_key_value(name))
-            .map(|(name, channel)| Route { provider: name, channel })
-            .collect()
+        let names = ways.pools.get(&policy.provider).map_or(own, Vec::as_slice);
+        let set_up = names.iter().filter_map(|name| ways.providers.get_key_value(name));
+        set_up.map(|(name, channel)| Route { provider: name.clone(), channel: channel.clone() }).collect()
     }
 
     /// Whether a second send of the same id does no harm, whoever of the route sent first.

@@ -122,7 +122,7 @@ async fn send(
     let named = outgoing.policy.map_or(message.channel.name(), |policy| &policy.provider);
     let mut refused = None;
     for step in route {
-        if !dispatcher.traffic.lets(step.provider, message.id) {
+        if !dispatcher.traffic.lets(&step.provider, message.id) {
             let detail = "out of order since it was let through".to_owned();
             refused = refused.or(Some(Answer::Retry { class: RetryClass::Config, after_ms: None, detail }));
             continue;
@@ -134,7 +134,7 @@ async fn send(
         }
         Point::DispatchLeaving.reach();
         let answer = step.channel.send(&outgoing).await;
-        dispatcher.traffic.hear(step.provider, named, &outgoing, &answer);
+        dispatcher.traffic.hear(&step.provider, named, &outgoing, &answer);
         match answer {
             Answer::Retry { .. } => refused = Some(answer),
             answer => return Sent::Answer(answer),

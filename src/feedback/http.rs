@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, Query, State};
@@ -23,12 +24,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde::Deserialize;
 use tokio::sync::Notify;
 use url::Url;
+use utoipa::{IntoParams, OpenApi};
 
 use super::callback::read;
 use super::page;
 use super::preferences::{self, Preferences};
 use super::record::record;
 use super::signature::{Call, Verifier, is_one_of};
+use crate::channel;
 use crate::channel::callback::{Callback, Scheme};
 use crate::clock::Clock;
 use crate::engine::action::Channel;
@@ -50,14 +53,21 @@ pub struct Feedback {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     pub telemetry: Arc<Telemetry>,
+    /// May be replaced while we listen: secrets are renewed.
+    pub partners: Arc<ArcSwap<Partners>>,
+    /// Told when somebody may be due.
+    pub wake: Arc<Notify>,
+}
+
+/// Who may say something, and by what they are known.
+#[derive(Default)]
+pub struct Partners {
     /// By the name in the settings, which is the one in the path.
     pub providers: BTreeMap<String, Provider>,
     /// None: no links are handed out, so none come back.
     pub links: Option<Links>,
     /// Where providers see us: some sign the address that they call.
     pub public_url: Option<Url>,
-    /// Told when somebody may be due.
-    pub wake: Arc<Notify>,
 }
 
 /// A provider that calls back.
@@ -70,11 +80,25 @@ pub struct Provider {
     pub tokens: Vec<Secret>,
 }
 
-/// The providers of the administrator's file that call back.
-///
-/// # Errors
-/// One has a token and no secret that its scheme can use: one sentence that names it.
-pub fn providers(settings: &Settings) -> Result<BTreeMap<String, Provider>, String> {
+impl Partners {
+    /// Those of the administrator's file.
+    ///
+    /// # Errors
+    /// A provider has a token and no secret that its scheme can use, or the links cannot be signed: one sentence that names it.
+    pub fn of(settings: &Settings) -> Result<Partners, String> {
+        let links = channel::links(settings).map_err(|error| error.to_string())?;
+        Ok(Partners { providers: providers(settings)?, links, public_url: settings.http.public_url.clone() })
+    }
+
+    /// The provider of a path, if its token is right. Both answers are the same to who guesses.
+    fn provider(&self, name: &str, token: &str) -> Option<&Provider> {
+        let provider = self.providers.get(name)?;
+        let tokens: Vec<&str> = provider.tokens.iter().map(Secret::reveal).collect();
+        is_one_of(token, &tokens).then_some(provider)
+    }
+}
+
+fn providers(settings: &Settings) -> Result<BTreeMap<String, Provider>, String> {
     let mut providers = BTreeMap::new();
     for (name, provider) in &settings.providers {
         let settings::providers::Provider::Http(http) = provider else { continue };
@@ -96,23 +120,38 @@ pub fn router(feedback: Arc<Feedback>) -> Router {
         .with_state(feedback)
 }
 
+/// What these routes are, for programs that read it.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Api::openapi()
+}
+
+#[derive(OpenApi)]
+#[openapi(paths(called, challenged, ask_to_unsubscribe, unsubscribe, show_preferences, take_preferences))]
+struct Api;
+
 // ------------------------------------------------------------------------------------------------------------------- callbacks
 
 impl Feedback {
-    /// The provider of a path, if its token is right. Both answers are the same to who guesses.
-    fn provider(&self, name: &str, token: &str) -> Option<&Provider> {
-        let provider = self.providers.get(name)?;
-        let tokens: Vec<&str> = provider.tokens.iter().map(Secret::reveal).collect();
-        is_one_of(token, &tokens).then_some(provider)
-    }
-
     fn count(&self, provider: &str, result: &str) {
         let labels = ByResult { source: provider.to_owned(), result: result.to_owned() };
         self.telemetry.metrics.callbacks.get_or_create(&labels).inc();
     }
 }
 
-/// `POST /callbacks/{provider}/{token}`
+/// A provider reports
+///
+/// Its shape and its proof are the provider's own. What is answered with 200 is on disk.
+#[utoipa::path(post, path = "/callbacks/{provider}/{token}", tag = "feedback", operation_id = "callback",
+    params(
+    ("provider" = String, Path, description = "The provider's name in the administrator's file"),
+    ("token" = String, Path, description = "Its `callback_token`")), request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
+    (status = 200, description = "Everything in it is on record"),
+    (status = 400, description = "It is the provider's and cannot be read"),
+    (status = 401, description = "Not proved: signature, time or account is wrong"),
+    (status = 404, description = "No such provider, or not its token"),
+    (status = 413, description = "More than 1 MiB"),
+    (status = 503, description = "The database does not answer: say it again")
+))]
 async fn called(
     State(feedback): State<Arc<Feedback>>,
     Path((name, token)): Path<(String, String)>,
@@ -120,7 +159,8 @@ async fn called(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let Some(provider) = feedback.provider(&name, &token) else {
+    let partners = feedback.partners.load_full();
+    let Some(provider) = partners.provider(&name, &token) else {
         // the name may be anybody's invention: it is no label
         feedback.count("unknown", "unknown_path");
         return StatusCode::NOT_FOUND.into_response();
@@ -131,7 +171,7 @@ async fn called(
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let now = feedback.clock.now();
-    let url = public(&feedback, &uri);
+    let url = public(&partners, &uri);
     if let Err(refused) = provider.verifier.verify(&Call { url: &url, headers: &headers, body: &body, now }) {
         feedback.count(&name, "refused");
         tracing::warn!(provider.name = %name, "a callback was refused: {refused}");
@@ -162,9 +202,9 @@ async fn called(
 }
 
 /// The address as the provider called it: behind a proxy only the settings know it.
-fn public(feedback: &Feedback, uri: &Uri) -> String {
+fn public(partners: &Partners, uri: &Uri) -> String {
     let path = uri.path_and_query().map_or_else(|| uri.path(), |path| path.as_str());
-    match &feedback.public_url {
+    match &partners.public_url {
         Some(url) => format!("{}{path}", url.as_str().trim_end_matches('/')),
         None => path.to_owned(),
     }
@@ -176,7 +216,8 @@ fn unavailable(feedback: &Feedback, source: &str, error: &StoreError) -> Respons
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "30")]).into_response()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Challenge {
     #[serde(rename = "hub.mode")]
     mode: Option<String>,
@@ -186,13 +227,24 @@ struct Challenge {
     challenge: Option<String>,
 }
 
-/// `GET /callbacks/{provider}/{token}`: Meta asks once whether the address is ours; the token to be entered there is that of the path.
+/// Meta asks whether the address is ours
+///
+/// Once, as it is entered there; the token to be entered with it is that of the path.
+#[utoipa::path(get, path = "/callbacks/{provider}/{token}", tag = "feedback", operation_id = "challenge", params(
+    ("provider" = String, Path, description = "The provider's name in the administrator's file"),
+    ("token" = String, Path, description = "Its `callback_token`"),
+    Challenge
+), responses(
+    (status = 200, description = "The challenge", content_type = "text/plain", body = String),
+    (status = 404, description = "Not a challenge, or not the token")
+))]
 async fn challenged(
     State(feedback): State<Arc<Feedback>>,
     Path((name, token)): Path<(String, String)>,
     Query(asked): Query<Challenge>,
 ) -> Response {
-    let is_meta = feedback.provider(&name, &token).is_some_and(|provider| provider.callback.signature == Scheme::Meta {});
+    let partners = feedback.partners.load_full();
+    let is_meta = partners.provider(&name, &token).is_some_and(|provider| provider.callback.signature == Scheme::Meta {});
     match asked {
         Challenge { mode: Some(mode), verify_token: Some(given), challenge: Some(challenge) }
             if is_meta && mode == "subscribe" && is_one_of(&given, &[&token]) && is_plain(&challenge) =>
@@ -209,7 +261,13 @@ fn is_plain(challenge: &str) -> bool {
 
 // ---------------------------------------------------------------------------------------------------------------------- people
 
-/// `GET /u/{token}`: asks.
+/// Ask a person whether to unsubscribe
+///
+/// Changes nothing: scanners open links too.
+#[utoipa::path(get, path = "/u/{token}", tag = "people's choices", operation_id = "ask_to_unsubscribe", params(("token" = String, Path, description = "From the link in a message")), responses(
+    (status = 200, description = "The question", content_type = "text/html", body = String), (status = 404, description = "No link of ours", content_type = "text/html", body = String),
+    (status = 503, description = "The database does not answer: say it again")
+))]
 async fn ask_to_unsubscribe(State(feedback): State<Arc<Feedback>>, Path(token): Path<String>, headers: HeaderMap) -> Response {
     match find(&feedback, Purpose::Unsubscribe, &token).await {
         Ok(Some(found)) => {
@@ -221,7 +279,14 @@ async fn ask_to_unsubscribe(State(feedback): State<Arc<Feedback>>, Path(token): 
     }
 }
 
-/// `POST /u/{token}`: acts, whatever the body is; mail programs send `List-Unsubscribe=One-Click`, the page an empty form.
+/// Unsubscribe at once
+///
+/// RFC 8058: acts, whatever the body is; mail programs send `List-Unsubscribe=One-Click`, the page an empty form.
+#[utoipa::path(post, path = "/u/{token}", tag = "people's choices", operation_id = "unsubscribe", params(("token" = String, Path, description = "From the link in a message")),
+    request_body(content = Option<String>, content_type = "application/x-www-form-urlencoded"), responses(
+    (status = 200, description = "It is on record and in force", content_type = "text/html", body = String), (status = 404, description = "No link of ours", content_type = "text/html", body = String),
+    (status = 413, description = "More than 16 KiB"), (status = 503, description = "The database does not answer: say it again")
+))]
 async fn unsubscribe(State(feedback): State<Arc<Feedback>>, Path(token): Path<String>, headers: HeaderMap, body: Body) -> Response {
     if to_bytes(body, FORM_BYTES_MAX).await.is_err() {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
@@ -241,7 +306,11 @@ async fn unsubscribe(State(feedback): State<Arc<Feedback>>, Path(token): Path<St
     }
 }
 
-/// `GET /p/{token}`
+/// Show a person what may be sent to them
+#[utoipa::path(get, path = "/p/{token}", tag = "people's choices", operation_id = "preferences", params(("token" = String, Path, description = "From the link in a message")), responses(
+    (status = 200, description = "The page of preferences", content_type = "text/html", body = String), (status = 404, description = "No link of ours", content_type = "text/html", body = String),
+    (status = 503, description = "The database does not answer: say it again")
+))]
 async fn show_preferences(State(feedback): State<Arc<Feedback>>, Path(token): Path<String>, headers: HeaderMap) -> Response {
     match find(&feedback, Purpose::Preferences, &token).await {
         Ok(Some(found)) => {
@@ -253,7 +322,14 @@ async fn show_preferences(State(feedback): State<Arc<Feedback>>, Path(token): Pa
     }
 }
 
-/// `POST /p/{token}`: a box that stands in the form is a yes, one that does not is a no.
+/// Take a person's choice
+///
+/// A box that stands in the form is a yes, one that does not is a no.
+#[utoipa::path(post, path = "/p/{token}", tag = "people's choices", operation_id = "choose", params(("token" = String, Path, description = "From the link in a message")),
+    request_body(content = Option<String>, content_type = "application/x-www-form-urlencoded"), responses(
+    (status = 200, description = "It is on record and in force", content_type = "text/html", body = String), (status = 404, description = "No link of ours", content_type = "text/html", body = String),
+    (status = 413, description = "More than 16 KiB"), (status = 503, description = "The database does not answer: say it again")
+))]
 async fn take_preferences(State(feedback): State<Arc<Feedback>>, Path(token): Path<String>, headers: HeaderMap, body: Body) -> Response {
     let Ok(body): Result<Bytes, _> = to_bytes(body, FORM_BYTES_MAX).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
@@ -278,7 +354,7 @@ async fn take_preferences(State(feedback): State<Arc<Feedback>>, Path(token): Pa
 
 /// The person that a link was made for.
 async fn find(feedback: &Feedback, purpose: Purpose, token: &str) -> Result<Option<Preferences>, StoreError> {
-    match feedback.links.as_ref().and_then(|links| links.verify(purpose, token)) {
+    match feedback.partners.load().links.as_ref().and_then(|links| links.verify(purpose, token)) {
         Some(message) => preferences::of(feedback.store.as_ref(), message, feedback.clock.now()).await,
         None => Ok(None),
     }

@@ -6,7 +6,7 @@ use axum::{Json, Router};
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 
-use crate::ingest;
+use crate::{feedback, ingest};
 
 /// `GET /openapi.json`.
 pub fn router() -> Router {
@@ -18,12 +18,16 @@ pub fn router() -> Router {
 pub fn document() -> OpenApi {
     let mut api = Monitoring::openapi();
     api.merge(ingest::http::openapi());
+    api.merge(feedback::http::openapi());
     api
 }
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
-    info(title = "Rekindle", description = "Events in, people back, and what monitoring asks. What operators write is in docs/rules.md."),
+    info(
+        title = "Rekindle",
+        description = "Events in, people back, what providers and people say back, and what monitoring asks. What operators write is in docs/rules.md."
+    ),
     paths(healthz, readyz, metrics, openapi)
 )]
 struct Monitoring;

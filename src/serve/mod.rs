@@ -9,16 +9,19 @@
 pub mod api;
 mod http;
 mod reload;
+mod renew;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use self::renew::Renewal;
 use crate::audit::{self, Auditor};
 use crate::channel::recording::{self, Recording, Shares};
 use crate::channel::{self, Channel, Channels};
@@ -30,6 +33,7 @@ use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::evaluate::{self, Evaluator};
 use crate::feedback;
+use crate::feedback::http::Partners;
 use crate::ingest;
 use crate::settings::Settings;
 use crate::store::Store;
@@ -108,6 +112,7 @@ impl Daemon {
         let store: Arc<dyn Store> = Arc::new(self.store.clone());
         let worker = Name::from(format!("{}-{}", self.settings.environment, std::process::id()));
         let mut tasks = JoinSet::new();
+        let (renewable, recording) = (self.channels.clone(), self.recording.clone());
 
         if roles.contains(&Role::Evaluate) {
             let evaluator = Evaluator { store: store.clone(), rules: self.rules.clone(), worker: worker.clone() };
@@ -165,17 +170,26 @@ impl Daemon {
             };
             router = router.merge(ingest::http::router(Arc::new(ingest::http::Ingest::new(ingest))));
         }
+        let partners = Partners::of(&self.settings).map_err(anyhow::Error::msg)?;
+        let partners = Arc::new(ArcSwap::from_pointee(partners));
         if roles.contains(&Role::Feedback) {
             router = router.merge(feedback::http::router(Arc::new(feedback::http::Feedback {
                 store: store.clone(),
                 clock: self.clock.clone(),
                 telemetry: self.telemetry.clone(),
-                providers: feedback::http::providers(&self.settings).map_err(anyhow::Error::msg)?,
-                links: channel::links(&self.settings)?,
-                public_url: self.settings.http.public_url.clone(),
+                partners: partners.clone(),
                 wake: evaluate_wake.clone(),
             })));
         }
+        let renewal = Renewal {
+            settings: self.settings.clone(),
+            // a copy only records, whatever the file says
+            channels: (!renewable.is_fixed(Kind::Email)).then_some((renewable, recording)),
+            partners,
+            rules: self.rules.clone(),
+            telemetry: self.telemetry.clone(),
+        };
+        tasks.spawn(renew::run(renewal, shutdown.clone()));
         let http = self.settings.http.clone();
         tasks.spawn(async move { http::listen(listener, router, &http, drain, shutdown).await });
 
@@ -229,7 +243,7 @@ async fn channels(
         return Ok((Channels::fixed(all), Some(recording)));
     }
     for finding in channel::unknown_providers(settings, &rules.snapshot().rules.policy) {
-        tracing::error!("{}: its messages fail and say so; {}", finding.message, finding.help.unwrap_or_default());
+        tracing::error!("{}: its messages wait; {}", finding.message, finding.help.unwrap_or_default());
     }
     // a changed policy may name it at any time
     let recording = open_recording(settings, now)?;

@@ -11,14 +11,14 @@ use tokio::sync::{Notify, watch};
 use crate::versions::publisher::{Looked, Publisher};
 
 /// Between two looks when nobody said that anything has changed.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+pub const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Files must stand still for so long before they are taken.
-const STILL: Duration = Duration::from_millis(400);
+pub const STILL: Duration = Duration::from_millis(400);
 
 /// Looks after the rules directory until told to shut down.
 pub async fn run(publisher: &Publisher, directory: &Path, mut shutdown: watch::Receiver<bool>) {
     let changed = Arc::new(Notify::new());
-    let _watcher = watch(directory, changed.clone());
+    let _watcher = watch(&[directory], changed.clone());
     let mut wait = LOOK_EVERY;
     while !*shutdown.borrow() {
         tokio::select! {
@@ -38,8 +38,8 @@ pub async fn run(publisher: &Publisher, directory: &Path, mut shutdown: watch::R
     }
 }
 
-/// The watch ends when what is returned is dropped. Without one the directory is still looked at now and then.
-fn watch(directory: &Path, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
+/// The watch ends when what is returned is dropped. Without one the directories are still looked at now and then.
+pub fn watch(directories: &[&Path], changed: Arc<Notify>) -> Option<RecommendedWatcher> {
     let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // reading the files, as we do ourselves, is an event too
         if event.as_ref().map_or(true, |event| !event.kind.is_access()) {
@@ -47,8 +47,8 @@ fn watch(directory: &Path, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
         }
     });
     let watching = watcher.and_then(|mut watcher| {
-        watcher.watch(directory, RecursiveMode::Recursive)?;
+        directories.iter().try_for_each(|directory| watcher.watch(directory, RecursiveMode::Recursive))?;
         Ok(watcher)
     });
-    watching.inspect_err(|error| tracing::warn!("the rules directory is not watched, only looked at now and then: {error}")).ok()
+    watching.inspect_err(|error| tracing::warn!("files are not watched, only looked at now and then: {error}")).ok()
 }

@@ -44,6 +44,8 @@ pub struct Settings {
     /// Who carries messages, by the name under which the policy's channels call them.
     pub providers: BTreeMap<String, Provider>,
     pub logs: LogSettings,
+    /// What was read: the file itself, and whatever it refers to. When one of them changes, the settings may say something else.
+    pub files: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +131,20 @@ impl Settings {
             return Err(unreadable(format!("it has {bytes} bytes, which is no settings file")));
         }
         let text = std::fs::read_to_string(path).map_err(|e| unreadable(e.to_string()))?;
-        Settings::read(&path.display().to_string(), &text)
+        let mut settings = Settings::read(&path.display().to_string(), &text)?;
+        settings.files.insert(0, path.to_owned());
+        Ok(settings)
+    }
+
+    /// These settings with the providers, secrets and the public address of others: what may change while a daemon runs.
+    pub fn renewed_by(&self, other: &Settings) -> Settings {
+        Settings {
+            providers: other.providers.clone(),
+            secrets: other.secrets.clone(),
+            http: HttpSettings { public_url: other.http.public_url.clone(), ..self.http.clone() },
+            files: other.files.clone(),
+            ..self.clone()
+        }
     }
 
     /// The defaults, overridden by a text; `name` is what its findings call it.
@@ -161,6 +176,7 @@ impl Settings {
             secrets: SecretSettings { links: reader.secret("secrets.links"), links_before: reader.secret("secrets.links_before") },
             providers: reader.providers(),
             logs: LogSettings { format: reader.value("logs.format", log_format), level: reader.value("logs.level", word) },
+            files: reader.file.as_ref().map(referred_to).unwrap_or_default(),
         };
         reader.finish(settings)
     }
@@ -348,6 +364,16 @@ impl Reader {
         let texts: Vec<String> = self.findings.iter().map(|finding| finding.render(&sources, "")).collect();
         Err(SettingsError::Wrong(texts.join("\n\n")))
     }
+}
+
+/// The files that are named anywhere in a settings file: by reference, or as the description of a provider.
+fn referred_to(node: &Node) -> Vec<PathBuf> {
+    if let Some(Reference::File(path)) = node.text().and_then(Reference::of) {
+        return vec![path];
+    }
+    let described = node.get("file").and_then(Node::text).filter(|text| text.contains(['/', '.']) && Reference::of(text).is_none());
+    let below = node.entries().unwrap_or_default().iter().map(|entry| &entry.value).chain(node.items().unwrap_or_default());
+    described.map(PathBuf::from).into_iter().chain(below.flat_map(referred_to)).collect()
 }
 
 fn find<'n>(root: Option<&'n Node>, key: &str) -> Option<&'n Node> {

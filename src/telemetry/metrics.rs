@@ -79,6 +79,7 @@ pub struct Metrics {
     pub pass_seconds: Family<ByPart, Histogram, fn() -> Histogram>,
     pub reload_failed: Gauge,
     pub reloads: Counter,
+    pub settings_failed: Gauge,
     pub clock_steps: Family<ByDirection, Counter>,
     pub callbacks: Family<ByResult, Counter>,
     pub takes_refused: Counter,
@@ -142,6 +143,11 @@ impl Default for Metrics {
             reload_failed: register!(
                 "rules_reload_failed",
                 "1 while the rule files on disk are refused and an older set stands",
+                Gauge::default()
+            ),
+            settings_failed: register!(
+                "settings_reload_failed",
+                "1 while a changed secret or settings file is refused and what was read before stands",
                 Gauge::default()
             ),
             reloads: register!("rules_reloads", "Rule sets put live", Counter::default()),

@@ -14,6 +14,8 @@ pub enum Part {
     Store,
     /// Which environment the database belongs to; never ill, it only has notes.
     Environment,
+    /// The administrator's file, as it is looked at while the process runs.
+    Settings,
     /// The process as a whole: ill while it shuts down, so that a load balancer turns away first.
     Process,
 }
@@ -26,6 +28,7 @@ impl Part {
             Part::Dispatch => "dispatch",
             Part::Store => "store",
             Part::Environment => "environment",
+            Part::Settings => "settings",
             Part::Process => "process",
         }
     }

@@ -15,11 +15,13 @@ use base64::engine::general_purpose::STANDARD;
 use rekindle::channel::Channels;
 use rekindle::console::{self, Console};
 use rekindle::engine::event::{Event, EventKind};
+use rekindle::links::Purpose;
 use rekindle::serve::api;
 use rekindle::store::{Identity, Store};
 use rekindle::versions::publisher::Publisher;
 use tokio::sync::Notify;
 
+use super::feedback::http::{Site, TOKEN};
 use super::http::Door;
 
 /// Orders that each SDK sends: more than one batch holds.
@@ -122,20 +124,34 @@ async fn the_description_of_the_endpoints_holds() {
         telemetry: door.telemetry.clone(),
         wake: Arc::new(Notify::new()),
     };
-    let router = door.router.clone().merge(console::router(Arc::new(console))).merge(api::router());
+    let site = Site::open().await;
+    let router = door.router.clone().merge(console::router(Arc::new(console))).merge(api::router()).merge(site.router.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let description = format!("http://{}/openapi.json", listener.local_addr().expect("an address"));
     let server = tokio::spawn(axum::serve(listener, router).into_future());
-    let keys =
-        [("events", format!("Basic {}", STANDARD.encode(format!("{}:", door.write_key)))), ("people", format!("Bearer {}", door.read_key))];
-    let operations = keys.map(|(tag, key)| format!("[[operations]]\ninclude-tag = \"{tag}\"\nheaders = {{ Authorization = \"{key}\" }}\n"));
     let scratch = tempfile::tempdir().expect("a directory");
     let config = scratch.path().join("schemathesis.toml");
-    std::fs::write(&config, operations.concat()).expect("written");
+    std::fs::write(&config, what_opens(&door, &site).await).expect("written");
     let mut command = Command::new(directory.join("python/bin/schemathesis"));
     command.current_dir(scratch.path()).arg("--config-file").arg(&config).args(["run", &description, "--checks", "all", "--no-color"]);
     command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "40", "--seed", "7", "--warnings", "off"]);
     let run = tokio::task::spawn_blocking(move || command.output()).await.expect("it runs").expect("it starts");
     server.abort();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+}
+
+/// What chance does not find: keys, and tokens that open a path.
+async fn what_opens(door: &Door, site: &Site) -> String {
+    let basic = format!("Basic {}", STANDARD.encode(format!("{}:", door.write_key)));
+    let keys = [("events", basic), ("people", format!("Bearer {}", door.read_key))];
+    let keys = keys.map(|(tag, key)| format!("[[operations]]\ninclude-tag = \"{tag}\"\nheaders = {{ Authorization = \"{key}\" }}\n"));
+    let token = |path: String| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let tokens = [
+        ("/u/{token}", token(site.path(Purpose::Unsubscribe).await), ""),
+        ("/p/{token}", token(site.path(Purpose::Preferences).await), ""),
+        ("/callbacks/{provider}/{token}", TOKEN.to_owned(), ", provider = \"sms\""),
+    ];
+    let tokens = tokens
+        .map(|(path, token, more)| format!("[[operations]]\ninclude-path = \"{path}\"\nparameters = {{ token = \"{token}\"{more} }}\n"));
+    [keys.concat(), tokens.concat()].concat()
 }

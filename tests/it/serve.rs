@@ -1,5 +1,6 @@
 //! The daemon's own promises, by the built binary: rules while it serves, kills, a second process, silence about people, environments.
 
+use std::fs;
 use std::process::Command;
 
 use rekindle::engine::action::What;
@@ -169,4 +170,69 @@ fn an_empty_database_asks_nothing_and_sends_nothing_until_a_channel_is_configure
     assert_eq!(recorded(&place, "sms"), 0);
     let went = |state: &&str| matches!(*state, "accepted" | "delivered" | "unknown" | "sending");
     assert_eq!(place.states("ana").iter().filter(|state| went(state)).count(), 0, "nothing left the house");
+}
+
+/// What a gateway calls back with; it says nothing of a message of ours, and is on record as such.
+fn callback(daemon: &Daemon<'_>, token: &str, secret: &str) -> String {
+    let body = r#"{"status":"delivered","reference":"0190aaaa-0000-7000-8000-000000000001"}"#;
+    let tag = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes()), body.as_bytes());
+    let signature: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    daemon.request(&format!("POST /callbacks/gateway/{token} HTTP/1.1\r\nX-Signature: {signature}"), body).0
+}
+
+const GATEWAY: &str = "
+rekindle: 1
+name: A gateway
+channels: [sms]
+settings:
+  token: { about: its token, secret: true }
+send:
+  url: https://gateway.example/send
+  auth: { bearer: '{{ settings.token }}' }
+  json: { to: '{{ to }}' }
+  message_id: { json: /id }
+callback:
+  signature: { scheme: hmac_sha256, header: X-Signature }
+  message: /reference
+  outcomes:
+    - { when: { /status: delivered }, is: delivered }
+";
+
+#[test]
+fn secrets_are_renewed_without_a_restart() {
+    let place = place();
+    let secret = |name: &str, text: &str| fs::write(place.path(name), text).expect("written");
+    secret("gateway.yaml", GATEWAY);
+    secret("token", "key-1");
+    secret("path", "path-1");
+    secret("signed", "secret-1");
+    let settings = fs::read_to_string(place.path("rekindle.yaml")).expect("settings");
+    let at = |name: &str| place.path(name).display().to_string();
+    let provider = format!(
+        "providers:\n  gateway: {{ kind: http, file: {}, token: \"file:{}\", callback_token: \"file:{}\", callback_secret: \"file:{}\" }}\n",
+        at("gateway.yaml"),
+        at("token"),
+        at("path"),
+        at("signed")
+    );
+    secret("rekindle.yaml", &format!("{settings}{provider}"));
+    let daemon = place.serve("first.log");
+    assert_eq!(callback(&daemon, "path-1", "secret-1"), "200");
+    assert_eq!(callback(&daemon, "path-1", "secret-2"), "401");
+
+    secret("signed", "secret-2");
+    eventually("the new secret counts", || (callback(&daemon, "path-1", "secret-2") == "200").then_some(()));
+    assert_eq!(callback(&daemon, "path-1", "secret-1"), "401", "the old one opens nothing any more");
+
+    // what is wrong leaves everything as it was, and is told
+    secret("rekindle.yaml", &format!("{settings}{}", provider.replace("callback_token", "calback_token")));
+    daemon.figure("rekindle_settings_reload_failed 1");
+    assert!(daemon.get("/readyz").1.contains("refused"), "{}", daemon.get("/readyz").1);
+    assert_eq!(callback(&daemon, "path-1", "secret-2"), "200");
+    secret("path", "path-2");
+    secret("rekindle.yaml", &format!("{settings}{provider}"));
+    daemon.figure("rekindle_settings_reload_failed 0");
+    eventually("the new path counts", || (callback(&daemon, "path-2", "secret-2") == "200").then_some(()));
+    let log = daemon.log();
+    assert!(log.contains("calback_token") && !log.contains("secret-2"), "{log}");
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use http::{Request, StatusCode};
@@ -13,7 +14,7 @@ use rekindle::channel::callback::Callback;
 use rekindle::clock::{Clock, VirtualClock};
 use rekindle::engine::action::{Channel, MessageState};
 use rekindle::engine::time::{MINUTE_MS, Timestamp};
-use rekindle::feedback::http::{CALLBACK_BYTES_MAX, Feedback, Provider, router};
+use rekindle::feedback::http::{CALLBACK_BYTES_MAX, Feedback, Partners, Provider, router};
 use rekindle::feedback::signature::Verifier;
 use rekindle::links::{Links, Purpose};
 use rekindle::settings::Secret;
@@ -34,13 +35,13 @@ outcomes:
   - { when: { /e: bounced }, is: hard_bounce }
   - { when: { /e: complained }, is: complained }
 ";
-const TOKEN: &str = "a token of the path";
+pub const TOKEN: &str = "a token of the path";
 const SECRET: &str = "the secret in use";
 
 /// A shop whose public listener is asked directly.
-struct Site {
+pub struct Site {
     shop: Shop,
-    router: Router,
+    pub router: Router,
     links: Links,
     now: Timestamp,
     telemetry: Arc<Telemetry>,
@@ -48,7 +49,7 @@ struct Site {
 
 impl Site {
     /// Ana was greeted by text message and has read it.
-    async fn open() -> Site {
+    pub async fn open() -> Site {
         let shop = Shop::open().await;
         shop.meet("ana").await;
         shop.sign_up("ana", start()).await;
@@ -78,9 +79,11 @@ impl Site {
             store: shop.store.clone(),
             clock,
             telemetry: telemetry.clone(),
-            providers: providers.into_iter().map(|(name, provider)| (name.to_owned(), provider)).collect::<BTreeMap<_, _>>(),
-            links: Some(links.clone()),
-            public_url: Some(url),
+            partners: Arc::new(ArcSwap::from_pointee(Partners {
+                providers: providers.into_iter().map(|(name, provider)| (name.to_owned(), provider)).collect::<BTreeMap<_, _>>(),
+                links: Some(links.clone()),
+                public_url: Some(url),
+            })),
             wake: Arc::default(),
         };
         Site { router: router(Arc::new(feedback)), shop, links, now, telemetry }
@@ -122,7 +125,7 @@ impl Site {
         format!("{}{listed:?}", self.shop.store.dump(row.profile).await.expect("a dump"))
     }
 
-    async fn path(&self, purpose: Purpose) -> String {
+    pub async fn path(&self, purpose: Purpose) -> String {
         let url = self.links.url(purpose, self.message().await.message.id);
         url.strip_prefix("https://rekindle.shop.example").expect("our address").to_owned()
     }

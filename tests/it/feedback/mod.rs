@@ -2,5 +2,5 @@
 
 mod callbacks;
 mod erasure;
-mod http;
+pub mod http;
 mod signatures;
