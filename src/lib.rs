@@ -13,7 +13,7 @@
 //! | pure | [`simulate`] | a timeline through the same front door: rule tests, `explain`, `simulate` |
 //! | ports | [`store`], [`channel`], [`links`] | tables; the ways out; signed links in messages |
 //! | ports | `rulebook`, [`versions`], [`clock`], [`settings`], [`telemetry`], [`faults`] | rule files on disk; the sets in use; the only clock; the system administrator's file; logs; places to die at in tests |
-//! | services | [`ingest`], [`evaluate`], [`dispatch`], [`feedback`], [`audit`], [`console`] | events in; claim, decide, commit; claim, gates, intent, send, result; what the world says back; facts against state; health, figures, operators' commands |
+//! | services | [`ingest`], [`evaluate`], [`dispatch`], [`feedback`], [`audit`], [`retention`], [`console`] | events in; claim, decide, commit; claim, gates, intent, send, result; what the world says back; facts against state; how long what is kept; health, figures, operators' commands |
 //! | shell | [`serve`], [`cli`] | the daemon; one file per command; `main` only calls it |
 //!
 //! An event and a timer differ only in why a profile is due: an event makes its profile due now, every decision says when the
@@ -35,6 +35,7 @@ pub mod feedback;
 pub mod ingest;
 pub mod links;
 pub mod message;
+pub mod retention;
 pub mod rulebook;
 pub mod serve;
 pub mod settings;

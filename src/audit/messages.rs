@@ -7,6 +7,7 @@ use super::person::Person;
 use crate::engine::action::{MessageId, MessageState, Outcome, What, dedupe_key};
 use crate::engine::profile::Name;
 use crate::engine::run::read_result;
+use crate::engine::time::Timestamp;
 use crate::store::MessageRow;
 
 impl Person<'_> {
@@ -15,7 +16,11 @@ impl Person<'_> {
         let mut found = Vec::new();
         for row in &self.history.messages {
             let known = results.get(&row.message.id).cloned().unwrap_or_default();
-            let faults = [self.is_another(row), self.is_misplaced(row), state_differs(row, &known), tries_differ(row, &known)];
+            let mut faults = vec![self.is_another(row), self.is_misplaced(row)];
+            // results of a message whose time is over were events, and are gone
+            if self.history.removed.events.is_none_or(|mark| row.message.decided_at >= mark.older_than) {
+                faults.extend([state_differs(row, &known), tries_differ(row, &known)]);
+            }
             found.extend(faults.into_iter().flatten().map(|fault| format!("{}: {fault}", named(row))));
         }
         found.extend(self.missing());
@@ -56,7 +61,12 @@ impl Person<'_> {
     }
 
     /// The log says that a message was queued, and there is none; or there is one more than it says.
+    ///
+    /// Where lines or messages were removed, only what was queued later can be told.
     fn missing(&self) -> Vec<String> {
+        let removed = &self.history.removed;
+        let since = [removed.decisions, removed.messages].into_iter().flatten().map(|mark| mark.older_than).max();
+        let is_told = |at: Timestamp| since.is_none_or(|since| at >= since);
         let mut queued: BTreeMap<(&Name, u32, &Name), (i64, i64)> = BTreeMap::new();
         for entry in self.history.entries.iter().map(|row| &row.entry) {
             // what was queued and called back by one and the same decision never was
@@ -66,13 +76,13 @@ impl Person<'_> {
                 };
                 self.history.entries.iter().any(|row| same(&row.entry))
             };
-            if entry.what == What::Queued {
+            if entry.what == What::Queued && is_told(entry.at) {
                 let (least, most) = queued.entry((&entry.rule, entry.run, &entry.step)).or_default();
                 *most += 1;
                 *least += i64::from(!ended_at_once());
             }
         }
-        for message in self.history.messages.iter().map(|row| &row.message) {
+        for message in self.history.messages.iter().map(|row| &row.message).filter(|message| is_told(message.decided_at)) {
             let (least, most) = queued.entry((&message.rule, message.run, &message.step)).or_default();
             (*least, *most) = (*least - 1, *most - 1);
         }

@@ -5,6 +5,9 @@
 //!
 //! It changes nothing, not even what it finds wrong. What a rule decided it cannot recompute (that took the world of its instant;
 //! `explain` shows it): it checks that every decision left the traces that belong together.
+//!
+//! Where the retention schedule has removed rows of a person, the comparison begins where the rows that are left begin. What was said of
+//! somebody or agreed to, the ledger and what is under way are never removed, and compared in full.
 
 mod messages;
 mod person;

@@ -11,7 +11,7 @@ use crate::engine::decide::{self, Context};
 use crate::engine::event::{Event, EventKind};
 use crate::engine::gate::holdout;
 use crate::engine::points;
-use crate::engine::profile::{Exposure, Name, Profile};
+use crate::engine::profile::{Exposure, Name, Point, Profile, Series};
 use crate::engine::rule::{Action, Cap, CapWindow, RuleSet, Step};
 use crate::engine::time::{Timestamp, Zone};
 use crate::store::{ConsentRecord, EntryRow, History, Identity, MessageRow, StoredProfile};
@@ -49,6 +49,7 @@ impl Person<'_> {
         events.sort_by(|a, b| a.order_key().cmp(&b.order_key()));
         let mut again = Profile::new(&stored.key);
         events.iter().for_each(|event| absorb(&mut again, event, self.ctx.rules.names()));
+        let since = self.history.removed.events.map(|mark| mark.older_than);
         let by_rules = attributes_set_by_rules(self.ctx.rules);
         let attributes = |profile: &Profile| {
             profile
@@ -68,19 +69,30 @@ impl Person<'_> {
                 .collect::<BTreeMap<_, _>>()
         };
         let differs = [
-            ("first_seen_at", again.first_seen_at != stored.first_seen_at),
             ("country", again.country != stored.country),
             ("locale", again.locale != stored.locale),
             ("zone", again.zone != stored.zone),
             ("attributes", attributes(&again) != attributes(stored)),
             ("addresses", again.addresses != stored.addresses),
             ("consents", again.consents != stored.consents),
-            ("activity", again.activity != stored.activity),
-            ("orders", again.orders != stored.orders),
-            ("refunds", again.refunds != stored.refunds),
-            ("features", features(&again, stored) != features(stored, &again)),
         ];
-        for (part, _) in differs.iter().filter(|(_, differs)| *differs) {
+        let deeds = match since {
+            None => vec![
+                ("first_seen_at", again.first_seen_at != stored.first_seen_at),
+                ("activity", again.activity != stored.activity),
+                ("orders", again.orders != stored.orders),
+                ("refunds", again.refunds != stored.refunds),
+                ("features", features(&again, stored) != features(stored, &again)),
+            ],
+            // deeds before that instant were removed: what has come since is what can still be proved
+            Some(since) => vec![
+                ("first_seen_at", again.first_seen_at < stored.first_seen_at),
+                ("activity", active_since(&again, since) != active_since(stored, since)),
+                ("orders", points_since(&again.orders, since) != points_since(&stored.orders, since)),
+                ("refunds", points_since(&again.refunds, since) != points_since(&stored.refunds, since)),
+            ],
+        };
+        for (part, _) in differs.iter().chain(&deeds).filter(|(_, differs)| *differs) {
             self.find("facts", format!("`{part}` is not what {} events on record say", events.len()));
         }
     }
@@ -163,7 +175,9 @@ impl Person<'_> {
         for rule in rules {
             let (entered, ended) = begun.get(rule).copied().unwrap_or_default();
             let known = profile.rules.get(rule).map_or(0, |memory| memory.runs);
-            if entered != known {
+            // whole runs are removed, so what is left of the log counts what is left of the runs
+            let differs = if self.history.removed.decisions.is_some() { entered > known } else { entered != known };
+            if differs {
                 self.find("runs", format!("rule `{rule}`: the log says {entered} runs began, the row {known}"));
             }
             let under_way = profile.runs.iter().filter(|run| &*run.rule == rule && run.ended.is_none()).count();
@@ -218,6 +232,9 @@ impl Person<'_> {
             let begun =
                 |row: &&EntryRow| row.entry.what == What::Entered && row.entry.rule == exposure.rule && row.entry.run == exposure.run;
             let Some(begun) = self.history.entries.iter().find(begun) else {
+                if self.history.removed.decisions.is_some_and(|mark| exposure.at < mark.older_than) {
+                    continue;
+                }
                 found.push(format!(
                     "rule `{}`, run {}: it is {} and never began",
                     exposure.rule,
@@ -257,6 +274,18 @@ impl Person<'_> {
             self.find("due", format!("something is due at {wanted}, and the next look is {next}"));
         }
     }
+}
+
+/// When the person was there from an instant on, as far as the row tells.
+fn active_since(profile: &Profile, since: Timestamp) -> (Option<Timestamp>, Vec<Timestamp>) {
+    let activity = &profile.activity;
+    let recent = activity.recent.iter().copied().filter(|at| *at >= since).collect();
+    (activity.last_active_at.filter(|at| *at >= since), recent)
+}
+
+/// What was counted from an instant on, as far as the row tells.
+fn points_since(series: &Series, since: Timestamp) -> Vec<Point> {
+    series.points.iter().copied().filter(|point| point.at >= since).collect()
 }
 
 fn side(held_out: Option<bool>) -> &'static str {

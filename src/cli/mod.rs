@@ -17,6 +17,7 @@ mod rejects;
 mod release;
 mod reload;
 mod resume;
+mod retain;
 mod rollback;
 mod send_test;
 mod serve;
@@ -49,6 +50,7 @@ pub enum Command {
     Rejects(rejects::Args),
     Export(export::Args),
     Erase(erase::Args),
+    Retain(retain::Args),
     Test(test::Args),
     Simulate(simulate::Args),
     Explain(explain::Args),
@@ -134,6 +136,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rejects(args) => rejects::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Erase(args) => erase::run(args).await,
+        Command::Retain(args) => retain::run(args).await,
         Command::Test(args) => test::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Explain(args) => explain::run(args).await,

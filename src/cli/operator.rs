@@ -63,7 +63,8 @@ impl Args {
         Ok(self.existing()?.0)
     }
 
-    fn existing(&self) -> anyhow::Result<(PathBuf, Settings)> {
+    /// The same, with the settings.
+    pub fn existing(&self) -> anyhow::Result<(PathBuf, Settings)> {
         let (path, settings) = self.place()?;
         if !path.is_file() {
             bail!("there is no database `{}`: name it with --config, --dir or --db", path.display());

@@ -8,8 +8,9 @@ use super::control::Reply;
 use crate::engine::event::{Event, Value};
 use crate::engine::profile::{Attribute, Profile};
 use crate::engine::time::Timestamp;
-use crate::store::erasure::Erasure;
-use crate::store::{Attempt, Identity, MessageRow, Store, StoreError};
+use crate::store::erasure::{Cause, Erasure};
+use crate::store::retention::Mark;
+use crate::store::{Attempt, History, Identity, MessageRow, ProfileId, Store, StoreError};
 
 /// Everything about a person; none if nobody is known by that user id.
 ///
@@ -18,7 +19,7 @@ use crate::store::{Attempt, Identity, MessageRow, Store, StoreError};
 pub async fn export(store: &dyn Store, user: &str, now: Timestamp) -> Result<Option<Json>, StoreError> {
     let Some(id) = store.find_profile(&Identity::User(Arc::from(user))).await? else { return Ok(None) };
     let Some(stored) = store.profile(id).await? else { return Ok(None) };
-    let history = store.history(id).await?;
+    let history = whole_history(store, id).await?;
     let mut suppressed = Vec::new();
     for (channel, attribute) in &stored.profile.addresses {
         let Value::Text(address) = &attribute.value else { continue };
@@ -67,7 +68,31 @@ pub async fn export(store: &dyn Store, user: &str, now: Timestamp) -> Result<Opt
         "points": postings.collect::<Vec<_>>(),
         "experiments": exposures.collect::<Vec<_>>(),
         "decisions": entries.collect::<Vec<_>>(),
+        "removed": {
+            "events": removed(history.removed.events), "messages": removed(history.removed.messages),
+            "decisions": removed(history.removed.decisions),
+        },
     })))
+}
+
+/// What the retention schedule has removed; null: nothing.
+fn removed(mark: Option<Mark>) -> Json {
+    mark.map_or(Json::Null, |mark| json!({ "older_than": mark.older_than.to_string(), "count": mark.removed }))
+}
+
+/// The person's own, and that of the profiles that turned out to be the same person.
+async fn whole_history(store: &dyn Store, id: ProfileId) -> Result<History, StoreError> {
+    let mut whole = store.history(id).await?;
+    for merged in whole.merged.clone() {
+        let History { events, postings, entries, messages, exposures, consents, .. } = store.history(merged).await?;
+        whole.events.extend(events);
+        whole.postings.extend(postings);
+        whole.entries.extend(entries);
+        whole.messages.extend(messages);
+        whole.exposures.extend(exposures);
+        whole.consents.extend(consents);
+    }
+    Ok(whole)
 }
 
 fn said(attribute: &Attribute) -> Json {
@@ -146,7 +171,7 @@ pub(super) async fn erase(store: &dyn Store, user: &str, why: &str, by: &str, no
             None => Reply::refused("nobody with that user id is in this database"),
         });
     };
-    let done = store.erase(Erasure { profile, at: now, by: by.to_owned(), why: why.to_owned() }).await?;
+    let done = store.erase(Erasure { profile, at: now, by: by.to_owned(), why: why.to_owned() }, Cause::Asked).await?;
     tracing::warn!(profile.id = profile.0, event.count = done.events, message.cancelled_count = done.cancelled, "a person was erased");
     let mut reply = Reply::done(format!("erased at {now}; it is on record"));
     reply.lines.push(format!(

@@ -35,6 +35,7 @@ use crate::evaluate::{self, Evaluator};
 use crate::feedback;
 use crate::feedback::http::Partners;
 use crate::ingest;
+use crate::retention;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::store::sqlite::{Options, SqliteStore};
@@ -48,7 +49,7 @@ use crate::versions::publisher::Publisher;
 pub enum Role {
     /// Events in over HTTP, and reading back.
     Ingest,
-    /// Decisions.
+    /// Decisions, and what is removed when its time is over.
     Evaluate,
     /// Messages out.
     Dispatch,
@@ -122,6 +123,10 @@ impl Daemon {
                 let signals = evaluate::Signals { wake: &wake, next: &next, shutdown };
                 evaluate::run(&evaluator, clock.as_ref(), batch, &telemetry, signals).await;
             });
+        }
+        if roles.contains(&Role::Evaluate) {
+            let schedule = self.settings.retention;
+            tasks.spawn(retention::run(store.clone(), schedule, self.clock.clone(), self.telemetry.clone(), shutdown.clone()));
         }
         if roles.contains(&Role::Dispatch) {
             let dispatcher = Dispatcher::new(store.clone(), self.rules.clone(), self.channels.clone(), worker);

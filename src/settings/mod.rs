@@ -40,6 +40,7 @@ pub struct Settings {
     pub audit: AuditSettings,
     pub http: HttpSettings,
     pub serve: ServeSettings,
+    pub retention: RetentionSettings,
     pub secrets: SecretSettings,
     /// Who carries messages, by the name under which the policy's channels call them.
     pub providers: BTreeMap<String, Provider>,
@@ -92,6 +93,16 @@ pub struct HttpSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServeSettings {
     pub drain_seconds: u64,
+}
+
+/// Days for which each kind of data is kept; none: for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetentionSettings {
+    pub events_days: Option<u32>,
+    pub messages_days: Option<u32>,
+    pub decisions_days: Option<u32>,
+    pub rejects_days: Option<u32>,
+    pub people_days: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +184,13 @@ impl Settings {
                 public_url: reader.value("http.public_url", |text| or_none(text, web_address)),
             },
             serve: ServeSettings { drain_seconds: reader.value("serve.drain_seconds", |text| number(text, 0, 600)) },
+            retention: RetentionSettings {
+                events_days: reader.value("retention.events_days", |text| days(text, 30)),
+                messages_days: reader.value("retention.messages_days", |text| days(text, 90)),
+                decisions_days: reader.value("retention.decisions_days", |text| days(text, 30)),
+                rejects_days: reader.value("retention.rejects_days", |text| days(text, 1)),
+                people_days: reader.value("retention.people_days", |text| days(text, 180)),
+            },
             secrets: SecretSettings { links: reader.secret("secrets.links"), links_before: reader.secret("secrets.links_before") },
             providers: reader.providers(),
             logs: LogSettings { format: reader.value("logs.format", log_format), level: reader.value("logs.level", word) },
@@ -209,6 +227,15 @@ fn number<T: FromStr + PartialOrd + Copy + std::fmt::Display>(text: &str, min: T
     match text.replace('_', "").parse::<T>() {
         Ok(number) if number >= min && number <= max => Ok(number),
         _ => Err(format!("expected a number from {min} to {max}")),
+    }
+}
+
+/// Days for which something is kept, or `keep`: for ever.
+fn days(text: &str, min: u32) -> Result<Option<u32>, String> {
+    const CENTURY: u32 = 36_500;
+    match text {
+        "keep" => Ok(None),
+        text => number(text, min, CENTURY).map(Some).map_err(|_| format!("expected `keep`, or days from {min} to {CENTURY}")),
     }
 }
 

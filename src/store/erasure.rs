@@ -17,6 +17,16 @@ pub struct Erasure {
     pub why: String,
 }
 
+/// What makes a person go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody asked for it: their addresses are closed, so that no import brings them back to be written to.
+    Asked,
+    /// Nobody has heard of them for long, as the retention schedule has it: on record in the pass that began at `at`. They may come back, so
+    /// no address is closed; what the suppression list has stays on it.
+    LongGone { pass: Timestamp, older_than: Timestamp },
+}
+
 /// What an erasure did: rows deleted, or emptied of everything that could speak of the person. It is the record that it was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Erased {

@@ -23,6 +23,7 @@
 pub mod dump;
 pub mod encoding;
 pub mod erasure;
+pub mod retention;
 pub mod sqlite;
 pub mod suppression;
 
@@ -33,7 +34,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use self::erasure::{Erased, Erasure};
+use self::erasure::{Cause, Erased, Erasure};
+use self::retention::{Kept, Marks, Oldest, Removal, RemovalRow, Removed};
 use self::suppression::{Lift, Suppress, Suppression};
 use crate::engine::action::{Channel, Entry, ExposureRecord, Message, MessageId, MessageState, Outcome, Posting, PostingKind, What};
 use crate::engine::decide::{Decision, Pause, World};
@@ -612,6 +614,10 @@ pub struct History {
     pub identities: Vec<Identity>,
     /// The proofs of consent, by event.
     pub consents: Vec<ConsentRecord>,
+    /// What was removed because its time was over: the rest of what is here cannot tell of it.
+    pub removed: Marks,
+    /// Profiles that turned out to be the same person: closed, with what the shop did for them.
+    pub merged: Vec<ProfileId>,
 }
 
 /// A proof of consent as kept for as long as it may be asked for.
@@ -788,12 +794,29 @@ pub trait Store: Send + Sync {
     // -- people's rights
 
     /// Erases a person in one commit: their events, consents and names are deleted, what counts are made of is emptied of everything that
-    /// speaks of them, their addresses go on the suppression list, what is still to go is cancelled. What stays is the ledger under
+    /// speaks of them, their addresses go on the suppression list (if it was [`Cause::Asked`] for), what is still to go is cancelled. What stays is the ledger under
     /// a number, and a record by the hash of their names, by which their old facts are known and left out when they come in once more.
-    async fn erase(&self, erasure: Erasure) -> Result<Erased, StoreError>;
+    /// Profiles that were merged into the person go with it.
+    async fn erase(&self, erasure: Erasure, cause: Cause) -> Result<Erased, StoreError>;
 
     /// The record of an erasure, for who asks by the name that was erased.
     async fn erasure_of(&self, identity: &Identity) -> Result<Option<(Erasure, Erased)>, StoreError>;
+
+    // -- how long what is kept
+
+    /// Walks over the oldest rows of a kind, from row number `after` (0: from the beginning) over `limit` rows at most, and tells whose
+    /// are older than `before`. Of events, messages and decisions: rejects and people are found otherwise.
+    async fn oldest(&self, kind: Kept, before: Timestamp, after: i64, limit: usize) -> Result<Oldest, StoreError>;
+
+    /// Removes rows, notes of whom ([`History::removed`]), and counts them in the record of the pass. A fact that was removed and comes in
+    /// once more is a duplicate all the same.
+    async fn remove(&self, removal: Removal) -> Result<Removed, StoreError>;
+
+    /// Removes up to `limit` rejects that came last before `before`; how many, noted in the record of the pass that began at `at`.
+    async fn remove_rejects(&self, at: Timestamp, before: Timestamp, limit: usize) -> Result<u64, StoreError>;
+
+    /// What passes removed, the latest first.
+    async fn removals(&self, limit: usize) -> Result<Vec<RemovalRow>, StoreError>;
 
     // -- rules and operators
 

@@ -38,6 +38,7 @@ label!(ByPart, part);
 label!(ByDirection, direction);
 label!(ByProvider, provider);
 label!(ByComparison, compared);
+label!(ByKind, kind);
 
 /// What came of events at the door.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +88,7 @@ pub struct Metrics {
     pub breakers_open: Family<ByProvider, Gauge>,
     pub audited: Counter,
     pub audit_findings: Family<ByComparison, Counter>,
+    pub removed: Family<ByKind, Counter>,
     /// What is read when somebody asks.
     backlog: BacklogFigures,
 }
@@ -157,6 +159,7 @@ impl Default for Metrics {
             breakers_open: register!("breaker_open", "1 while a provider is out of order and its messages wait", Family::default()),
             audited: register!("audit_people", "People whose state was recomputed from the facts", Counter::default()),
             audit_findings: register!("audit_findings", "What the audit found otherwise than the facts say", Family::default()),
+            removed: register!("removed", "Rows that the retention schedule removed, by kind", Family::default()),
             backlog: BacklogFigures {
                 people_due: register!("people_due", "People who are due now", Gauge::default()),
                 people_due_seconds: register!(

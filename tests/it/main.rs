@@ -17,6 +17,7 @@ mod pack;
 mod people;
 mod providers;
 mod reload;
+mod retention;
 mod rule_tests;
 mod rules;
 mod sdk;

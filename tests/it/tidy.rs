@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 5] = [
     &["engine"],
     &["message", "simulate"],
     &["store", "channel", "links", "rulebook", "versions", "clock", "settings", "telemetry", "faults"],
-    &["ingest", "feedback", "evaluate", "dispatch", "audit", "console"],
+    &["ingest", "feedback", "evaluate", "dispatch", "audit", "retention", "console"],
     &["serve", "cli", "main", "lib"],
 ];
 const SERVICES: usize = 3;

@@ -19,6 +19,7 @@ use crate::engine::profile::Name;
 use crate::engine::rule::RuleSet;
 use crate::rulebook::Rulebook;
 use crate::store::erasure::ERASED;
+use crate::store::retention::{Kept, RemovalRow};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{History, ProfileId, Store, StoredProfile};
 
@@ -67,6 +68,7 @@ async fn examine(store: &SqliteStore) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let mut sets = Sets::of(store, &mut report).await?;
     files_on_disk(store, &mut report).await?;
+    removals(store, &mut report).await?;
     let people = store.counts().await.map(|counts| counts.profiles).unwrap_or_default();
     let bar = ProgressBar::new(people);
     bar.set_style(
@@ -114,6 +116,16 @@ async fn files_on_disk(store: &SqliteStore, report: &mut Report) -> anyhow::Resu
     if let Some(live) = store.publications(1).await?.first().filter(|live| live.is_rollback) {
         let (version, at, by, why) = (live.version, live.at, &live.by, &live.why);
         report.notes.push(format!("rule set {version:016x} is live by a rollback of {by} at {at} ({why}); the files on disk differ"));
+    }
+    Ok(())
+}
+
+/// What the retention schedule removed last: what happened before cannot be recomputed any more.
+async fn removals(store: &SqliteStore, report: &mut Report) -> anyhow::Result<()> {
+    let rows = store.removals(Kept::ALL.len()).await?;
+    for row in rows.iter().filter(|row| rows.first().is_some_and(|first| first.at == row.at)) {
+        let RemovalRow { kind, at, older_than, removed } = row;
+        report.notes.push(format!("the retention schedule removed {removed} {} older than {older_than} at {at}", kind.name()));
     }
     Ok(())
 }

@@ -15,10 +15,11 @@ use crate::store::{Appended, EventSeq, NewEvent, ProfileId, StoreError};
 
 pub(super) struct Append(pub Vec<NewEvent>);
 
-/// The candidates of $1 (number, profile, hash, source, id) that are on record already.
+/// The candidates of $1 (number, profile, hash, source, id) that are on record already, or were until their time was over.
 pub(super) const FIND_DUPLICATES: &str = "select json_group_array(distinct j.value ->> 0) from json_each($1) j
-    join events e on e.profile_id = j.value ->> 1 and e.id_hash = j.value ->> 2
-    where e.source = j.value ->> 3 and e.event_id = j.value ->> 4";
+    where exists (select 1 from events e where e.profile_id = j.value ->> 1 and e.id_hash = j.value ->> 2
+            and e.source = j.value ->> 3 and e.event_id = j.value ->> 4)
+        or exists (select 1 from removed_events r where r.profile_id = j.value ->> 1 and r.id_hash = j.value ->> 2)";
 
 /// $1: events; $2: (profile, due, newest event); $3: (source, hour, events); $4: newest received_at.
 pub(super) const APPEND: &str = concat!(

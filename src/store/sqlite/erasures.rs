@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use serde_json::json as object;
 
+use super::reads::MERGED_OF;
+use super::retention::note_removal;
 use super::rows::{Fields, States, hex, json};
 use super::writer::{Tx, Work};
 use crate::engine::action::Channel;
 use crate::engine::event::Value;
 use crate::engine::profile::Profile;
 use crate::engine::time::Timestamp;
-use crate::store::erasure::{ERASED, Erased, Erasure};
+use crate::store::erasure::{Cause, ERASED, Erased, Erasure};
+use crate::store::retention::Kept;
 use crate::store::suppression::{Reason, Scope};
 use crate::store::{NewEvent, ProfileId, StoreError};
 
@@ -19,31 +22,39 @@ use crate::store::{NewEvent, ProfileId, StoreError};
 pub(super) const SECURE_DELETE: &str = "pragma secure_delete = on";
 pub(super) const PLAIN_DELETE: &str = "pragma secure_delete = off";
 
-pub(super) const STATE_OF: &str = "select id, state from profiles where id = $1";
-pub(super) const NAMES_OF: &str = "select kind, value from identities where profile_id = $1";
+/// Below, $1 is the person's profiles: the one that lives, and those that were merged into it.
+pub(super) const STATES_OF: &str = "select p.id, p.state from json_each($1) j join profiles p on p.id = j.value";
+pub(super) const NAMES_OF: &str = "select i.kind, i.value from json_each($1) j join identities i on i.profile_id = j.value";
 /// Every address that the person ever gave.
-pub(super) const ADDRESSES_SAID: &str = "select distinct properties ->> 'email', properties ->> 'phone', properties ->> 'push_token'
-    from events where profile_id = $1 and kind = 'identify'";
-pub(super) const UNDER_WAY: &str = "select count(*) from messages where profile_id = $1 and state = 'sending'";
+pub(super) const ADDRESSES_SAID: &str = "select distinct e.properties ->> 'email', e.properties ->> 'phone', e.properties ->> 'push_token'
+    from json_each($1) j join events e on e.profile_id = j.value where e.kind = 'identify'";
+pub(super) const UNDER_WAY: &str =
+    "select count(*) from json_each($1) j join messages m on m.profile_id = j.value where m.state = 'sending'";
 
-/// $1 profile, $2 now, each statement of its own so that its rows can be counted.
+/// $2 now. Each statement stands by itself so that its rows can be counted.
 pub(super) const CANCEL: &str = "update messages set state = 'cancelled', because = 'the person was erased', changed_at = $2, worker = null
-    where profile_id = $1 and state in ('queued', 'leased')";
-pub(super) const STRIP_MESSAGES: &str = "update messages set data = '{}', run_key = '', consent_seq = null where profile_id = $1";
-pub(super) const STRIP_ATTEMPTS: &str = "update attempts set detail = null, provider_id = null where profile_id = $1";
-pub(super) const STRIP_EXPOSURES: &str = "update exposures set run_key = '' where profile_id = $1";
+    where profile_id in (select value from json_each($1)) and state in ('queued', 'leased')";
+pub(super) const STRIP_MESSAGES: &str = "update messages set data = '{}', run_key = '', consent_seq = null
+    where profile_id in (select value from json_each($1))";
+pub(super) const STRIP_ATTEMPTS: &str = "update attempts set detail = null, provider_id = null
+    where profile_id in (select value from json_each($1))";
+pub(super) const STRIP_EXPOSURES: &str = "update exposures set run_key = '' where profile_id in (select value from json_each($1))";
 /// How runs ended and messages fared is a word of ours; every other reason may quote the person.
-pub(super) const STRIP_ENTRIES: &str = "update entries set because = '' where profile_id = $1 and what not in ('ended', 'result')";
-pub(super) const DELETE_EVENTS: &str = "delete from events where profile_id = $1";
-pub(super) const DELETE_CONSENTS: &str = "delete from consents where profile_id = $1";
-pub(super) const DELETE_IDENTITIES: &str = "delete from identities where profile_id = $1";
-pub(super) const DELETE_CLAIM: &str = "delete from claims where profile_id = $1";
-/// $1: what to look for, as it stands in the JSON that was refused at the door.
-pub(super) const DELETE_REJECTS: &str = "delete from rejects where exists (select 1 from json_each($1) j where instr(row, j.value) > 0)";
+pub(super) const STRIP_ENTRIES: &str = "update entries set because = ''
+    where profile_id in (select value from json_each($1)) and what not in ('ended', 'result')";
+pub(super) const DELETE_EVENTS: &str = "delete from events where profile_id in (select value from json_each($1))";
+pub(super) const DELETE_CONSENTS: &str = "delete from consents where profile_id in (select value from json_each($1))";
+pub(super) const DELETE_IDENTITIES: &str = "delete from identities where profile_id in (select value from json_each($1))";
+pub(super) const DELETE_CLAIM: &str = "delete from claims where profile_id in (select value from json_each($1))";
+/// What was known of facts that are gone already.
+pub(super) const DELETE_REMOVED: &str = "delete from removed_events where profile_id in (select value from json_each($1))";
+/// $1: what to look for in what was refused at the door, without spaces and regard to case.
+pub(super) const DELETE_REJECTS: &str = "delete from rejects where exists (
+    select 1 from json_each($1) j where instr(lower(replace(row, ' ', '')), j.value) > 0)";
 
-/// $1 profile, $2 key, $3 state, $4 now, $5 why it is set aside.
-pub(super) const EMPTY_PROFILE: &str = "update profiles set key = $2, state = $3, version = version + 1, due_at = null,
-    absorbed_seq = woken_seq, quarantined_at = $4, quarantined_because = $5 where id = $1";
+/// $2 key, $3 state, $4 now, $5 why it is set aside.
+pub(super) const EMPTY_PROFILES: &str = "update profiles set key = $2, state = $3, version = version + 1, due_at = null,
+    absorbed_seq = woken_seq, quarantined_at = $4, quarantined_because = $5 where id in (select value from json_each($1))";
 /// $1: rows of hash, when, profile, by whom, why, what was removed.
 pub(super) const RECORD_ERASURE: &str = "insert into erasures (identity_hash, erased_at, profile_id, requested_by, why, removed)
     select unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 from json_each($1) where true
@@ -53,7 +64,7 @@ pub(super) const RECORD_ERASURE: &str = "insert into erasures (identity_hash, er
 pub(super) const OF_ERASED: &str = "select j.value ->> 0 from json_each($1) j
     join erasures e on e.identity_hash = unhex(j.value ->> 1) where e.erased_at >= j.value ->> 2";
 
-pub(super) struct Erase(pub Erasure);
+pub(super) struct Erase(pub Erasure, pub Cause);
 
 #[async_trait]
 impl Work for Erase {
@@ -70,13 +81,19 @@ impl Work for Erase {
 impl Erase {
     async fn erase(&self, tx: &mut Tx<'_>) -> Result<Erased, StoreError> {
         let (id, at) = (self.0.profile, self.0.at);
-        let names = self.names(tx).await?;
-        let addresses = self.addresses(tx).await?;
-        let row = sqlx::query(UNDER_WAY).bind(id.0).fetch_one(&mut *tx.connection).await?;
+        let merged = sqlx::query(MERGED_OF).bind(id.0).fetch_one(&mut *tx.connection).await?;
+        let mut profiles: Vec<i64> = Fields::all("profiles", &merged)?;
+        profiles.push(id.0);
+        let profiles = json(&profiles)?;
+        let names = names(&profiles, tx).await?;
+        let addresses = addresses(&profiles, tx).await?;
+        let row = sqlx::query(UNDER_WAY).bind(&profiles).fetch_one(&mut *tx.connection).await?;
         let mut erased = Erased { sending: Fields::of("messages", &row).count("count")?, ..Erased::default() };
-        self.close(&addresses, tx).await?;
-        erased.addresses = addresses.len() as u64;
-        erased.cancelled = sqlx::query(CANCEL).bind(id.0).bind(at.as_ms()).execute(&mut *tx.connection).await?.rows_affected();
+        if self.1 == Cause::Asked {
+            self.close(&addresses, tx).await?;
+            erased.addresses = addresses.len() as u64;
+        }
+        erased.cancelled = sqlx::query(CANCEL).bind(&profiles).bind(at.as_ms()).execute(&mut *tx.connection).await?.rows_affected();
         for (count, statement) in [
             (&mut erased.messages, STRIP_MESSAGES),
             (&mut erased.attempts, STRIP_ATTEMPTS),
@@ -86,55 +103,18 @@ impl Erase {
             (&mut erased.consents, DELETE_CONSENTS),
             (&mut erased.identities, DELETE_IDENTITIES),
             (&mut 0, DELETE_CLAIM),
+            (&mut 0, DELETE_REMOVED),
         ] {
-            *count = sqlx::query(statement).bind(id.0).execute(&mut *tx.connection).await?.rows_affected();
+            *count = sqlx::query(statement).bind(&profiles).execute(&mut *tx.connection).await?.rows_affected();
         }
-        let said: BTreeSet<String> = names
-            .iter()
-            .map(|(_, value)| value)
-            .chain(addresses.iter().map(|(_, address)| address))
-            .map(|text| object!(text).to_string())
-            .collect();
+        let said: BTreeSet<String> =
+            names.iter().flat_map(|(_, name)| said_as(name)).chain(addresses.iter().flat_map(|(_, a)| said_as(a))).collect();
         let said: Vec<String> = said.into_iter().collect();
         erased.rejects = sqlx::query(DELETE_REJECTS).bind(json(&said)?).execute(&mut *tx.connection).await?.rows_affected();
-        self.empty(&names, tx).await?;
+        self.empty(&profiles, &names, tx).await?;
         self.record(&names, &erased, tx).await?;
         tx.memory.numbers.erased = true;
         Ok(erased)
-    }
-
-    async fn names(&self, tx: &mut Tx<'_>) -> Result<Vec<(String, String)>, StoreError> {
-        let rows = sqlx::query(NAMES_OF).bind(self.0.profile.0).fetch_all(&mut *tx.connection).await?;
-        let name = |row: &sqlx::sqlite::SqliteRow| {
-            let mut fields = Fields::of("identities", row);
-            Ok((fields.next("kind")?, fields.next("value")?))
-        };
-        rows.iter().map(name).collect()
-    }
-
-    /// Those in the row, and those of every `identify` before.
-    async fn addresses(&self, tx: &mut Tx<'_>) -> Result<BTreeSet<(Channel, String)>, StoreError> {
-        let mut addresses = BTreeSet::new();
-        let row = sqlx::query(STATE_OF).bind(self.0.profile.0).fetch_one(&mut *tx.connection).await?;
-        let mut fields = Fields::of("profiles", &row);
-        let _id: i64 = fields.next("id")?;
-        // a row that cannot be read is erased all the same; its addresses stand in the events
-        if let Ok(profile) = fields.state("state") {
-            let texts = profile.addresses.iter().filter_map(|(channel, said)| match &said.value {
-                Value::Text(address) => Some((*channel, address.to_string())),
-                _ => None,
-            });
-            addresses.extend(texts);
-        }
-        for row in sqlx::query(ADDRESSES_SAID).bind(self.0.profile.0).fetch_all(&mut *tx.connection).await? {
-            let mut fields = Fields::of("events", &row);
-            let (email, phone, token): (Option<String>, Option<String>, Option<String>) =
-                (fields.next("email")?, fields.next("phone")?, fields.next("push_token")?);
-            let said = [(Channel::Email, email), (Channel::Sms, phone.clone()), (Channel::Whatsapp, phone), (Channel::Push, token)];
-            addresses.extend(said.into_iter().filter_map(|(channel, address)| Some((channel, address?.trim().to_owned()))));
-        }
-        addresses.retain(|(_, address)| !address.is_empty());
-        Ok(addresses)
     }
 
     /// Nobody writes to these addresses again, whoever imports them.
@@ -153,12 +133,12 @@ impl Erase {
         Ok(())
     }
 
-    async fn empty(&self, names: &[(String, String)], tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    async fn empty(&self, profiles: &str, names: &[(String, String)], tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let hash = names.first().map_or(0, |(kind, value)| tx.memory.hasher().identity(kind, value));
         let key = format!("erased-{hash:032x}");
         let mut states = States::default();
         states.add(&Profile::new(&key));
-        let empty = sqlx::query(EMPTY_PROFILE).bind(self.0.profile.0).bind(key).bind(states.into_bytes());
+        let empty = sqlx::query(EMPTY_PROFILES).bind(profiles).bind(key).bind(states.into_bytes());
         empty.bind(self.0.at.as_ms()).bind(ERASED).execute(&mut *tx.connection).await?;
         Ok(())
     }
@@ -171,8 +151,62 @@ impl Erase {
         };
         let rows: Vec<_> = names.iter().map(row).collect();
         sqlx::query(RECORD_ERASURE).bind(json(&rows)?).execute(&mut *tx.connection).await?;
+        if let Cause::LongGone { pass, older_than } = self.1 {
+            note_removal(Kept::People, pass, older_than, 1, tx).await?;
+        }
         Ok(())
     }
+}
+
+async fn names(profiles: &str, tx: &mut Tx<'_>) -> Result<Vec<(String, String)>, StoreError> {
+    let rows = sqlx::query(NAMES_OF).bind(profiles).fetch_all(&mut *tx.connection).await?;
+    let name = |row: &sqlx::sqlite::SqliteRow| {
+        let mut fields = Fields::of("identities", row);
+        Ok((fields.next("kind")?, fields.next("value")?))
+    };
+    rows.iter().map(name).collect()
+}
+
+/// Those in the rows, and those of every `identify` before.
+async fn addresses(profiles: &str, tx: &mut Tx<'_>) -> Result<BTreeSet<(Channel, String)>, StoreError> {
+    let mut addresses = BTreeSet::new();
+    for row in sqlx::query(STATES_OF).bind(profiles).fetch_all(&mut *tx.connection).await? {
+        let mut fields = Fields::of("profiles", &row);
+        let _id: i64 = fields.next("id")?;
+        // a row that cannot be read is erased all the same; its addresses stand in the events
+        if let Ok(profile) = fields.state("state") {
+            let texts = profile.addresses.iter().filter_map(|(channel, said)| match &said.value {
+                Value::Text(address) => Some((*channel, address.to_string())),
+                _ => None,
+            });
+            addresses.extend(texts);
+        }
+    }
+    for row in sqlx::query(ADDRESSES_SAID).bind(profiles).fetch_all(&mut *tx.connection).await? {
+        let mut fields = Fields::of("events", &row);
+        let (email, phone, token): (Option<String>, Option<String>, Option<String>) =
+            (fields.next("email")?, fields.next("phone")?, fields.next("push_token")?);
+        let said = [(Channel::Email, email), (Channel::Sms, phone.clone()), (Channel::Whatsapp, phone), (Channel::Push, token)];
+        addresses.extend(said.into_iter().filter_map(|(channel, address)| Some((channel, address?.trim().to_owned()))));
+    }
+    addresses.retain(|(_, address)| !address.is_empty());
+    Ok(addresses)
+}
+
+/// How a name or an address may stand in JSON: as text, as text in ASCII (Python's SDKs write it so), a number by itself. Compared
+/// without spaces and regard to case.
+fn said_as(said: &str) -> Vec<String> {
+    let text = object!(said).to_string();
+    let ascii: String = text.chars().map(|c| if c.is_ascii() { c.to_string() } else { escaped(c) }).collect();
+    let mut forms = vec![text, ascii];
+    if said.bytes().all(|byte| byte.is_ascii_digit()) {
+        forms.extend([format!(":{said},"), format!(":{said}}}")]);
+    }
+    forms.into_iter().map(|form| form.replace(' ', "").to_ascii_lowercase()).collect()
+}
+
+fn escaped(c: char) -> String {
+    c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
 }
 
 /// Which of these events are old facts of somebody who was erased since: they come in once more with an import, and stay out.

@@ -200,7 +200,8 @@ pub(super) const COPY_FACTS: &str = "
         e.received_at, 2, e.properties
     from events e where e.profile_id = $1 and (e.kind <> 'engine' or e.name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))
         and not exists (select 1 from events u where u.profile_id = $2 and u.id_hash = e.id_hash
-            and u.source = e.source and u.event_id = e.event_id)";
+            and u.source = e.source and u.event_id = e.event_id)
+        and not exists (select 1 from removed_events r where r.profile_id = $2 and r.id_hash = e.id_hash)";
 
 /// $1 stays, $2 the first number copied, $3 the person is due then, $4 the newest number.
 pub(super) const HEAR_FACTS: &str = "
@@ -264,8 +265,9 @@ async fn tell(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>)
 }
 
 /// $1 gone, $2 stays, $3 now. Set aside as well as merged, so that whatever leaves people alone who are set aside leaves this one. Its
-/// consents stay beside their copies: they are the proof for messages that went out.
+/// consents stay beside their copies: they are the proof for messages that went out. What was removed of it is known again here.
 pub(super) const CLOSE: &str = "
+    insert into removed_events (profile_id, id_hash) select $2, id_hash from removed_events where profile_id = $1 on conflict do nothing;
     update messages set consent_seq = (select n.seq from events o join events n on n.profile_id = $2 and n.id_hash = o.id_hash
             and n.source = o.source and n.event_id = o.event_id where o.profile_id = $1 and o.seq = messages.consent_seq)
     where profile_id = $1 and consent_seq is not null;

@@ -21,6 +21,7 @@ mod outbox;
 mod publications;
 mod reads;
 mod rejects;
+mod retention;
 mod rows;
 mod rules;
 #[cfg(test)]
@@ -53,7 +54,8 @@ use crate::engine::decide::Pause;
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::store::ClaimedMessages;
-use crate::store::erasure::{Erased, Erasure};
+use crate::store::erasure::{Cause, Erased, Erasure};
+use crate::store::retention::{Kept, Oldest, Removal, RemovalRow, Removed};
 use crate::store::suppression::{Hasher, Lift, Suppress, Suppression};
 
 /// The embedded store. Clones share the writer and the readers.
@@ -233,8 +235,8 @@ impl Store for SqliteStore {
         self.write(suppressions::LiftOne(lift)).await
     }
 
-    async fn erase(&self, erasure: Erasure) -> Result<Erased, StoreError> {
-        self.write(erasures::Erase(erasure)).await
+    async fn erase(&self, erasure: Erasure, cause: Cause) -> Result<Erased, StoreError> {
+        self.write(erasures::Erase(erasure, cause)).await
     }
 
     async fn erasure_of(&self, identity: &Identity) -> Result<Option<(Erasure, Erased)>, StoreError> {
@@ -245,6 +247,22 @@ impl Store for SqliteStore {
     async fn suppressions(&self, channel: Channel, address: &str) -> Result<Vec<Suppression>, StoreError> {
         let hash = self.shared.hasher.address(channel, address);
         suppressions::suppressions(&self.readers, channel, hash).await.map_err(|e| self.failed(e))
+    }
+
+    async fn oldest(&self, kind: Kept, before: Timestamp, after: i64, limit: usize) -> Result<Oldest, StoreError> {
+        retention::oldest(&self.readers, kind, before, after, limit).await.map_err(|e| self.failed(e))
+    }
+
+    async fn remove(&self, removal: Removal) -> Result<Removed, StoreError> {
+        self.write(retention::Remove(removal)).await
+    }
+
+    async fn remove_rejects(&self, at: Timestamp, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        self.write(retention::RemoveRejects { at, before, limit }).await
+    }
+
+    async fn removals(&self, limit: usize) -> Result<Vec<RemovalRow>, StoreError> {
+        retention::removals(&self.readers, limit).await.map_err(|e| self.failed(e))
     }
 
     async fn publish_rules(&self, publication: Publication) -> Result<Published, StoreError> {

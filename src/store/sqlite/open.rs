@@ -70,12 +70,13 @@ impl Options {
 }
 
 /// The migrations, in order. They only ever add.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql")),
     (2, "ingest", include_str!("../../../migrations/sqlite/0002_ingest.sql")),
     (3, "publications", include_str!("../../../migrations/sqlite/0003_publications.sql")),
     (4, "feedback", include_str!("../../../migrations/sqlite/0004_feedback.sql")),
     (5, "doubt", include_str!("../../../migrations/sqlite/0005_doubt.sql")),
+    (6, "keeping", include_str!("../../../migrations/sqlite/0006_keeping.sql")),
 ];
 
 /// Pages kept in memory by each connection, in kB (negative: that is how SQLite takes it).
@@ -108,7 +109,7 @@ pub(super) const VOID_CLAIMS: &str = "update claims set worker = null;
     update messages set state = 'queued', worker = null where state in ('leased', 'sending') and state = 'leased'";
 pub(super) const NUMBERS: &str = "select
     coalesce((select max(id) from profiles), 0),
-    coalesce((select max(seq) from events), 0),
+    max(coalesce((select max(seq) from events), 0), (select value - 1 from counters where name = 'events_numbered_until')),
     (select count(*) from profiles),
     (select value from counters where name = 'events_received_until'),
     exists (select 1 from suppressions),

@@ -6,6 +6,7 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteRow;
 
 use super::identities::{FIND_IDENTITIES, parts as identity_parts};
+use super::retention;
 use super::rows::{Fields, event, event_columns, hex, json, message, message_columns, message_state};
 use crate::engine::action::{Channel, Entry, ExposureRecord, MessageId, MessageState, Posting, PostingKind, What};
 use crate::engine::profile::Name;
@@ -150,6 +151,11 @@ pub(super) const ATTEMPTS_OF: &str = "select message_id, number, worker, started
     from attempts where profile_id = $1 order by message_id, number";
 
 pub(super) const IDENTITIES_OF: &str = "select kind, value from identities where profile_id = $1 order by kind, value";
+/// Profiles that turned out to be the person $1, and those that had turned out to be one of them.
+pub(super) const MERGED_OF: &str = "with recursive merged (id) as (
+        select id from profiles where merged_into = $1
+        union select p.id from merged m join profiles p on p.merged_into = m.id)
+    select json_group_array(id) from merged";
 pub(super) const CONSENTS_OF: &str = "select event_id, source, purpose, channel, granted, occurred_at
     from consents where profile_id = $1 order by event_seq";
 
@@ -182,6 +188,9 @@ pub(super) async fn history(readers: &SqlitePool, id: ProfileId) -> Result<Histo
     for row in sqlx::query(CONSENTS_OF).bind(id.0).fetch_all(&mut *snapshot).await? {
         history.consents.push(consent(&row)?);
     }
+    history.removed = retention::marks(&sqlx::query(retention::MARKS_OF).bind(id.0).fetch_all(&mut *snapshot).await?)?;
+    let merged = sqlx::query(MERGED_OF).bind(id.0).fetch_one(&mut *snapshot).await?;
+    history.merged = Fields::all::<i64>("profiles", &merged)?.into_iter().map(ProfileId).collect();
     Ok(history)
 }
 
@@ -393,9 +402,12 @@ pub(super) async fn counts(readers: &SqlitePool) -> Result<Counts, StoreError> {
     Ok(counts)
 }
 
-pub(super) const COUNT_DAYS_SENT: &str = "select m.channel, a.started_at - a.started_at % 86400000 as day, count(*)
-    from attempts a join messages m on m.profile_id = a.profile_id and m.id = a.message_id
-    where coalesce(a.provider_id, '') not like 'simulated-%' group by m.channel, day order by m.channel, day";
+pub(super) const COUNT_DAYS_SENT: &str = "select channel, day, sum(attempts) from (
+        select m.channel, a.started_at - a.started_at % 86400000 as day, count(*) as attempts
+        from attempts a join messages m on m.profile_id = a.profile_id and m.id = a.message_id
+        where coalesce(a.provider_id, '') not like 'simulated-%' group by m.channel, day
+        union all select channel, day, attempts from removed_attempts)
+    group by channel, day order by channel, day";
 
 /// Walks over all attempts: for the start of a process.
 pub(super) async fn days_sent(readers: &SqlitePool) -> Result<Vec<(Channel, Timestamp, u64)>, StoreError> {

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
 use super::{
     append as a, backlog as g, decisions as d, erasures as e, identities as i, keys as k, open as o, outbox as b, publications as p,
-    reads as r, rejects as j, rules as u, suppressions as s, world as w,
+    reads as r, rejects as j, retention as t, rules as u, suppressions as s, world as w,
 };
 use crate::store::sqlite::SqliteStore;
 
@@ -51,7 +51,7 @@ const HOT: &[(&str, &str)] = &[
     ("LISTED", s::LISTED),
     ("SUPPRESSIONS_OF", s::SUPPRESSIONS_OF),
     ("LIFT", s::LIFT),
-    ("STATE_OF", e::STATE_OF),
+    ("STATES_OF", e::STATES_OF),
     ("NAMES_OF", e::NAMES_OF),
     ("ADDRESSES_SAID", e::ADDRESSES_SAID),
     ("UNDER_WAY", e::UNDER_WAY),
@@ -64,8 +64,21 @@ const HOT: &[(&str, &str)] = &[
     ("DELETE_CONSENTS", e::DELETE_CONSENTS),
     ("DELETE_IDENTITIES", e::DELETE_IDENTITIES),
     ("DELETE_CLAIM", e::DELETE_CLAIM),
-    ("EMPTY_PROFILE", e::EMPTY_PROFILE),
+    ("DELETE_REMOVED", e::DELETE_REMOVED),
+    ("EMPTY_PROFILES", e::EMPTY_PROFILES),
     ("OF_ERASED", e::OF_ERASED),
+    ("OLDEST_EVENTS", t::OLDEST_EVENTS),
+    ("OLDEST_MESSAGES", t::OLDEST_MESSAGES),
+    ("OLDEST_DECISIONS", t::OLDEST_DECISIONS),
+    ("UNCHANGED", t::UNCHANGED),
+    ("OLD_EVENTS", t::OLD_EVENTS),
+    ("REMOVE_EVENTS", t::REMOVE_EVENTS),
+    ("REMOVE_ATTEMPTS", t::REMOVE_ATTEMPTS),
+    ("REMOVE_MESSAGES", t::REMOVE_MESSAGES),
+    ("REMOVE_DECISIONS", t::REMOVE_DECISIONS),
+    ("MARK", t::MARK),
+    ("MARKS_OF", t::MARKS_OF),
+    ("MERGED_OF", r::MERGED_OF),
     ("MAKE_DUE", u::MAKE_DUE),
     ("NEXT_DUE", r::NEXT_DUE),
     ("AGENDA", r::AGENDA),
@@ -109,6 +122,9 @@ const OTHER: &[(&str, &str)] = &[
     ("DELETE_REJECTS", e::DELETE_REJECTS),
     ("RECORD_ERASURE", e::RECORD_ERASURE),
     ("ERASURES_OF", e::ERASURES_OF),
+    ("NOTE_REMOVAL", t::NOTE_REMOVAL),
+    ("REMOVE_REJECTS", t::REMOVE_REJECTS),
+    ("REMOVALS", t::REMOVALS),
     ("RULE_STATES", u::RULE_STATES),
     ("PUBLISH", u::PUBLISH),
     ("CURRENT_VERSION", u::CURRENT_VERSION),
@@ -144,7 +160,7 @@ const OTHER: &[(&str, &str)] = &[
     ("COUNT_DAYS_SENT", r::COUNT_DAYS_SENT),
 ];
 
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     include_str!("append.rs"),
     include_str!("backlog.rs"),
     include_str!("decisions.rs"),
@@ -156,14 +172,28 @@ const SOURCES: [&str; 14] = [
     include_str!("publications.rs"),
     include_str!("reads.rs"),
     include_str!("rejects.rs"),
+    include_str!("retention.rs"),
     include_str!("rules.rs"),
     include_str!("suppressions.rs"),
     include_str!("world.rs"),
 ];
 
 /// Tables that grow with people and their lives.
-const LARGE: [&str; 10] =
-    ["suppressions", "soft_bounces", "profiles", "identities", "events", "messages", "attempts", "postings", "allocations", "exposures"];
+const LARGE: [&str; 13] = [
+    "entries",
+    "removed_events",
+    "removed_rows",
+    "suppressions",
+    "soft_bounces",
+    "profiles",
+    "identities",
+    "events",
+    "messages",
+    "attempts",
+    "postings",
+    "allocations",
+    "exposures",
+];
 
 /// Indexes of the few rows of such a table that somebody waits for.
 const PARTIAL: [&str; 5] = ["messages_queued", "profiles_due", "messages_under_way", "messages_unknown", "profiles_set_aside"];

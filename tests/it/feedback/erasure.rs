@@ -6,7 +6,7 @@ use rekindle::console::person;
 use rekindle::engine::action::{Channel, MessageState};
 use rekindle::engine::event::EventKind;
 use rekindle::engine::time::{DAY_MS, MINUTE_MS};
-use rekindle::store::erasure::Erasure;
+use rekindle::store::erasure::{Cause, Erasure};
 use rekindle::store::suppression::Reason;
 use rekindle::store::{Identity, Store};
 use serde_json::{Value as Json, json};
@@ -56,7 +56,7 @@ async fn promise_i3_who_is_erased_leaves_numbers_and_a_closed_address() {
     let now = start().plus_ms(2 * MINUTE_MS);
     let counts = shop.store.counts().await.expect("counts");
     let erasure = Erasure { profile: id, at: now, by: "tests".into(), why: "asked".into() };
-    let done = shop.store.erase(erasure.clone()).await.expect("erased");
+    let done = shop.store.erase(erasure.clone(), Cause::Asked).await.expect("erased");
     assert_eq!((done.cancelled, done.messages, done.consents, done.identities, done.sending), (1, 2, 2, 1, 0), "{done:?}");
 
     // nothing goes out any more, and nobody looks at the empty row
