@@ -23,6 +23,11 @@ pub enum Channel {
 impl Channel {
     pub const ALL: [Channel; 6] = [Channel::Email, Channel::Push, Channel::Sms, Channel::Whatsapp, Channel::Inapp, Channel::Webhook];
 
+    /// Whether the person must have said where: the app's own inbox and a system of the shop's know people by their id.
+    pub fn needs_address(self) -> bool {
+        !matches!(self, Channel::Inapp | Channel::Webhook)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Channel::Email => "email",

@@ -32,7 +32,7 @@ pub fn check(policy: &Policy, profile: &Profile, category: Category, channel: Ch
     }
 }
 
-/// Whether a message on that channel has somewhere to go: an address that is not on the suppression list.
+/// Whether a message on that channel has somewhere to go: an address, where one is needed, that is not on the suppression list.
 pub fn address(profile: &Profile, channel: Channel, addresses_given: bool, now: Timestamp) -> Result<(), String> {
     let address = profile.addresses.get(&channel).map(|address| &address.value);
     if let Some(entry) = profile.suppressed.get(&channel).filter(|entry| entry.until.is_none_or(|until| until > now)) {
@@ -42,7 +42,7 @@ pub fn address(profile: &Profile, channel: Channel, addresses_given: bool, now: 
             return Err(format!("the {channel} address is suppressed: {} at {}", entry.reason, entry.at));
         }
     }
-    if addresses_given || address.is_some() { Ok(()) } else { Err(format!("no {channel} address")) }
+    if addresses_given || address.is_some() || !channel.needs_address() { Ok(()) } else { Err(format!("no {channel} address")) }
 }
 
 /// The next instant at which what the records say changes by itself: a consent or a suppression ends.
@@ -50,4 +50,16 @@ pub fn changes_at(profile: &Profile, now: Timestamp) -> Timestamp {
     let ends = profile.consents.values().filter_map(|consent| consent.expires_at);
     let ends = ends.chain(profile.suppressed.values().filter_map(|entry| entry.until));
     ends.filter(|at| *at > now).min().unwrap_or(Timestamp::FOREVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_written_to_elsewhere_needs_an_address() {
+        let (profile, now) = (Profile::new("ana"), Timestamp::from_ms(0));
+        let reached = Channel::ALL.into_iter().filter(|channel| address(&profile, *channel, false, now).is_ok());
+        assert_eq!(reached.collect::<Vec<_>>(), [Channel::Inapp, Channel::Webhook]);
+    }
 }
