@@ -3,10 +3,12 @@
 mod cli;
 mod daemon;
 mod demo;
+mod dependencies;
 mod doctor;
 mod facts;
 mod feedback;
 mod figures;
+mod fuzz;
 mod http;
 mod ingest;
 mod journey;
