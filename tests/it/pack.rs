@@ -130,3 +130,52 @@ fn the_docs_list_every_code_of_a_finding() {
     let lacking: Vec<&String> = codes.iter().filter(|code| !page.contains(&format!("| {code} |"))).collect();
     assert!(lacking.is_empty(), "{lacking:?}");
 }
+
+/// Every setting stands in docs/operating.md with the default that is built in, and no other.
+#[test]
+fn the_docs_list_every_setting() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/operating.md")).expect("the page");
+    let section = page.split_once("\n## Configuration\n").expect("the section").1.split("\n## ").next().expect("its text");
+    let cell = |cell: &str| cell.trim().trim_matches('`').to_owned();
+    let rows = section.lines().filter(|line| line.starts_with("| `")).map(|line| line.trim_matches('|').split('|').collect::<Vec<_>>());
+    let told: BTreeSet<(String, String)> = rows.map(|row| (cell(row[0]), cell(row.last().expect("a default")))).collect();
+    let defaults: serde_yaml::Value = serde_yaml::from_str(rekindle::settings::DEFAULTS).expect("YAML");
+    assert_eq!(told, leaves("", &defaults).into_iter().collect::<BTreeSet<_>>());
+}
+
+fn leaves(within: &str, value: &serde_yaml::Value) -> Vec<(String, String)> {
+    match value.as_mapping().filter(|fields| !fields.is_empty()) {
+        Some(fields) => fields
+            .iter()
+            .flat_map(|(key, value)| {
+                let key = key.as_str().expect("a name");
+                leaves(&if within.is_empty() { key.to_owned() } else { format!("{within}.{key}") }, value)
+            })
+            .collect(),
+        None if value.is_mapping() => vec![(within.to_owned(), "{}".to_owned())],
+        None => vec![(within.to_owned(), serde_yaml::to_string(value).expect("a value").trim().trim_matches('\'').to_owned())],
+    }
+}
+
+/// docs/threats.md names the test that shows each defence: every one of them is there.
+#[test]
+fn the_threats_name_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/threats.md")).expect("the page");
+    let mut files = Vec::new();
+    files_below(&root.join("tests/it"), &mut files);
+    files_below(&root.join("src"), &mut files);
+    let sources: String = files.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
+    let last_cells = page.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.trim_end_matches('|').rsplit('|').next());
+    let named: Vec<&str> = last_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(named.len() > 35, "{}", named.len());
+    for name in named {
+        let is_there = match name.strip_suffix("...") {
+            _ if name.contains('/') => root.join(name).exists(),
+            Some(beginning) => sources.contains(&format!("fn {beginning}")),
+            None => sources.contains(&format!("fn {}(", name.rsplit("::").next().unwrap_or(name))),
+        };
+        assert!(is_there, "docs/threats.md names `{name}`, and there is no such test");
+    }
+}
