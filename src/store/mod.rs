@@ -23,7 +23,9 @@
 pub mod dump;
 pub mod encoding;
 pub mod erasure;
+pub mod postgres;
 pub mod retention;
+mod sql;
 pub mod sqlite;
 pub mod suppression;
 
@@ -57,6 +59,9 @@ pub enum StoreError {
     /// Somebody else changed it meanwhile: read again, decide again.
     #[error("{0} was changed meanwhile by somebody else")]
     Conflict(String),
+    /// Others kept changing the same rows; trying again may help.
+    #[error("others kept getting in the way: {0}")]
+    Raced(String),
     /// The database does not answer, or answers with an error of its own; trying again may help.
     #[error("the database is not available: {0}")]
     Unavailable(String),

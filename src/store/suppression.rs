@@ -121,6 +121,9 @@ pub struct Suppression {
     pub source: String,
 }
 
+/// Of each of a database's keys.
+pub const KEY_BYTES: usize = 32;
+
 /// Makes hashes of addresses and identities that cannot be turned back without the key.
 pub struct Hasher(hmac::Key);
 

@@ -4,10 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::engine::event::Event;
 use crate::engine::time::Timestamp;
+use crate::store::sql::{self, Supply};
 use crate::store::suppression::Hasher;
-use crate::store::{EventSeq, ProfileId};
+use crate::store::{EventSeq, ProfileId, StoreError};
 
 /// Numbers that only the writer gives out.
 #[derive(Clone, Copy, Debug)]
@@ -50,53 +50,83 @@ impl Memory {
         self.numbers = self.at_begin;
         self.ids.undo();
     }
+}
 
-    pub fn event_seq(&mut self) -> EventSeq {
-        let seq = self.numbers.next_event;
-        self.numbers.next_event += 1;
-        EventSeq(seq)
+impl sql::Memory for Memory {
+    fn hasher(&self) -> &Hasher {
+        &self.hasher
     }
 
-    pub fn profile_id(&mut self) -> ProfileId {
+    /// The only writer numbers without asking.
+    fn supply(&mut self, _supply: Supply) {}
+
+    fn event_seq(&mut self) -> Result<EventSeq, StoreError> {
+        let seq = self.numbers.next_event;
+        self.numbers.next_event += 1;
+        Ok(EventSeq(seq))
+    }
+
+    fn next_event(&self) -> i64 {
+        self.numbers.next_event
+    }
+
+    fn skip_events(&mut self, events: u64) {
+        self.numbers.next_event += events as i64;
+    }
+
+    fn profile_id(&mut self) -> Result<ProfileId, StoreError> {
         let id = self.numbers.next_profile;
         self.numbers.next_profile += 1;
         self.numbers.profiles += 1;
-        ProfileId(id)
+        Ok(ProfileId(id))
     }
 
-    pub fn epoch(&mut self) -> i64 {
+    fn epoch(&mut self) -> i64 {
         let epoch = self.numbers.next_epoch;
         self.numbers.next_epoch += 1;
         epoch
     }
 
-    /// Something is paused, held or allowed again.
-    pub fn forbid(&mut self) {
+    fn generation(&self) -> i64 {
+        self.numbers.generation
+    }
+
+    fn forbid(&mut self) {
         self.numbers.generation += 1;
         self.numbers.world += 1;
     }
 
-    /// Of addresses and identities.
-    pub fn hasher(&self) -> &Hasher {
-        &self.hasher
+    fn change_world(&mut self) {
+        self.numbers.world += 1;
     }
 
-    pub fn ids(&mut self) -> &mut RecentIds {
-        &mut self.ids
+    fn may_have_suppressed(&self) -> bool {
+        self.numbers.suppressed
     }
-}
 
-/// (source, id) of an event in 64 bits.
-pub(super) fn id_hash(event: &Event) -> i64 {
-    id_hash_of(&event.source, &event.id)
-}
+    fn note_suppressed(&mut self) {
+        self.numbers.suppressed = true;
+    }
 
-pub(super) fn id_hash_of(source: &str, id: &str) -> i64 {
-    let mut text = Vec::with_capacity(source.len() + id.len() + 1);
-    text.extend_from_slice(source.as_bytes());
-    text.push(0);
-    text.extend_from_slice(id.as_bytes());
-    twox_hash::XxHash3_64::oneshot(&text) as i64
+    fn may_have_erased(&self) -> bool {
+        self.numbers.erased
+    }
+
+    fn note_erased(&mut self) {
+        self.numbers.erased = true;
+    }
+
+    fn recent_owner(&mut self, hash: i64) -> Option<ProfileId> {
+        self.ids.owner(hash)
+    }
+
+    fn may_be_forgotten(&mut self, occurred_at: Timestamp) -> bool {
+        self.ids.may_be_forgotten(occurred_at)
+    }
+
+    fn remember(&mut self, hash: i64, owner: ProfileId, received_at: Timestamp) {
+        self.ids.remember(hash, owner, received_at);
+    }
 }
 
 /// The ids received since `edge`, with whose event it was. Bounded: the oldest are forgotten, and the edge moves to the instant at

@@ -9,21 +9,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
-use ring::rand::{SecureRandom as _, SystemRandom};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlSafeStr as _, Sqlite, SqliteConnection, SqlitePool};
 
 use super::memory::{Memory, Numbers};
-use super::rows::Fields;
-use super::world::WorldCache;
 use super::writer::Writer;
 use super::{Shared, SqliteStore};
 use crate::engine::coupon::Salt;
 use crate::engine::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::suppression::Hasher;
+use crate::store::sql::rows::Fields;
+use crate::store::sql::world::WorldCache;
+use crate::store::sql::{self, Row, Session, origin};
+use crate::store::suppression::{Hasher, KEY_BYTES};
 
 /// How a database is opened.
 #[derive(Clone, Debug)]
@@ -42,9 +42,6 @@ pub struct Options {
     /// one, so that its codes are the same each time.
     pub coupon_salt: Option<[u8; KEY_BYTES]>,
 }
-
-/// Of each of a database's keys.
-const KEY_BYTES: usize = 32;
 
 /// What a commit survives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,8 +96,6 @@ const READERS_WHO_LOOK: u32 = 2;
 /// Tables of somebody else's database: it has some, and none of ours that tells of migrations.
 pub(super) const FOREIGN_TABLES: &str = "select count(*) as count from sqlite_master
     where type = 'table' and not exists (select 1 from sqlite_master where name = '_sqlx_migrations')";
-pub(super) const NAME_ENVIRONMENT: &str = "insert into environment (id, name) values (1, $1) on conflict (id) do nothing";
-pub(super) const ENVIRONMENT: &str = "select name from environment where id = 1";
 pub(super) const SCHEMA: &str = "select coalesce(max(version), 0) from _sqlx_migrations";
 pub(super) const COUNT_BOOT: &str = "update counters set value = value + 1 where name = 'boots' returning value";
 /// Every claim of an earlier process is void, its count is not; leased messages are queued again. What was `sending` stays:
@@ -114,9 +109,6 @@ pub(super) const NUMBERS: &str = "select
     (select value from counters where name = 'events_received_until'),
     exists (select 1 from suppressions),
     exists (select 1 from erasures)";
-/// Addresses are hashed with a key of this database's own, drawn when it is made.
-pub(super) const GIVE_KEY: &str = "insert into keys (name, key) values ($1, $2) on conflict (name) do nothing";
-pub(super) const KEY: &str = "select key from keys where name = $1";
 
 impl SqliteStore {
     /// Opens the database as told.
@@ -125,9 +117,10 @@ impl SqliteStore {
         let mut connection = connect_options(&options).connect().await.map_err(|e| unopened(&options.path, e))?;
         refuse_foreign(&mut connection, &options.path).await?;
         migrate(&mut connection, &options.path).await?;
-        let environment = environment(&mut connection, &options.environment).await?;
-        let hasher = Arc::new(hasher(&mut connection).await?);
-        let coupon_salt = coupon_salt(&mut connection, options.coupon_salt).await?;
+        let mut session = Session::Sqlite(&mut connection);
+        let environment = origin::named_environment(&mut session, &options.environment).await?;
+        let hasher = Arc::new(origin::new_hasher(&mut session).await?);
+        let coupon_salt = origin::new_coupon_salt(&mut session, options.coupon_salt).await?;
         let memory = recover(&mut connection, options.recent_ids_max, Arc::clone(&hasher)).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers)
@@ -146,7 +139,7 @@ impl SqliteStore {
         });
         let (writer, task) = Writer::start(connection, memory, Arc::clone(&shared));
         let store = SqliteStore { writer, readers, shared, task: Arc::new(std::sync::Mutex::new(Some(task))) };
-        super::rules::finish_first_looks(&store).await?;
+        sql::finish_first_looks(&store).await?;
         Ok(store)
     }
 }
@@ -156,17 +149,21 @@ pub(super) async fn to_read(path: &Path) -> Result<SqliteStore, StoreError> {
     let (readers, mut connection) = connect_to_read(path).await?;
     refuse_foreign(&mut connection, path).await?;
     let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
-    let row = sqlx::query(SCHEMA).fetch_one(&mut *connection).await.map_err(|e| unopened(path, format!("it holds no tables: {e}")))?;
+    let row = sqlx::query(SCHEMA)
+        .fetch_one(&mut *connection)
+        .await
+        .map(Row::Sqlite)
+        .map_err(|e| unopened(path, format!("it holds no tables: {e}")))?;
     let found: i64 = Fields::of("_sqlx_migrations", &row).next("version")?;
     match found.cmp(&known) {
         Ordering::Greater => return Err(StoreError::Newer { path: path.to_owned(), found, known }),
         Ordering::Less => return Err(StoreError::Older { path: path.to_owned(), found, known }),
         Ordering::Equal => {}
     }
-    let row = sqlx::query(ENVIRONMENT).fetch_one(&mut *connection).await?;
-    let environment = Fields::of("environment", &row).next("name")?;
-    let hasher = Arc::new(Hasher::new(&key(&mut connection, HASHES).await?));
-    let row = sqlx::query(NUMBERS).fetch_one(&mut *connection).await?;
+    let mut session = Session::Sqlite(&mut connection);
+    let environment = origin::environment(&mut session).await?;
+    let hasher = Arc::new(origin::hasher(&mut session).await?);
+    let row = sqlx::query(NUMBERS).fetch_one(&mut *connection).await.map(Row::Sqlite)?;
     let mut fields = Fields::of("profiles", &row);
     let (_last_profile, _last_event): (i64, i64) = (fields.next("id")?, fields.next("seq")?);
     let profiles = fields.count("count")?;
@@ -292,7 +289,7 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), S
 
 /// A database that another program made is left as it is.
 async fn refuse_foreign(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    let row = sqlx::query(FOREIGN_TABLES).fetch_one(&mut *connection).await?;
+    let row = sqlx::query(FOREIGN_TABLES).fetch_one(&mut *connection).await.map(Row::Sqlite)?;
     let tables: i64 = Fields::of("sqlite_master", &row).next("count")?;
     if tables > 0 {
         return Err(unopened(path, "it holds tables of another program; nothing was touched, name another file"));
@@ -300,47 +297,12 @@ async fn refuse_foreign(connection: &mut SqliteConnection, path: &Path) -> Resul
     Ok(())
 }
 
-async fn environment(connection: &mut SqliteConnection, name: &str) -> Result<String, StoreError> {
-    sqlx::query(NAME_ENVIRONMENT).bind(name).execute(&mut *connection).await?;
-    let row = sqlx::query(ENVIRONMENT).fetch_one(&mut *connection).await?;
-    Fields::of("environment", &row).next("name")
-}
-
-/// What the hashes of addresses are keyed with, and what codes of coupons are derived with.
-const HASHES: &str = "hashes";
-const COUPONS: &str = "coupons";
-
-async fn hasher(connection: &mut SqliteConnection) -> Result<Hasher, StoreError> {
-    give_key(connection, HASHES, None).await?;
-    Ok(Hasher::new(&key(connection, HASHES).await?))
-}
-
-async fn coupon_salt(connection: &mut SqliteConnection, given: Option<[u8; KEY_BYTES]>) -> Result<Salt, StoreError> {
-    give_key(connection, COUPONS, given).await?;
-    Ok(Salt::new(&key(connection, COUPONS).await?))
-}
-
-/// Gives the database a key that it has not: this one, or one that chance makes.
-async fn give_key(connection: &mut SqliteConnection, name: &str, given: Option<[u8; KEY_BYTES]>) -> Result<(), StoreError> {
-    let mut key = given.unwrap_or_default();
-    if given.is_none() {
-        SystemRandom::new().fill(&mut key).map_err(|_| StoreError::Unavailable("the system gives no random numbers".into()))?;
-    }
-    sqlx::query(GIVE_KEY).bind(name).bind(key.as_slice()).execute(&mut *connection).await?;
-    Ok(())
-}
-
-async fn key(connection: &mut SqliteConnection, name: &str) -> Result<Vec<u8>, StoreError> {
-    let row = sqlx::query(KEY).bind(name).fetch_one(&mut *connection).await?;
-    Fields::of("keys", &row).next("key")
-}
-
 /// Voids what an earlier process had claimed, and reads the numbers the writer goes on from.
 async fn recover(connection: &mut SqliteConnection, recent_ids_max: usize, hasher: Arc<Hasher>) -> Result<Memory, StoreError> {
-    let row = sqlx::query(COUNT_BOOT).fetch_one(&mut *connection).await?;
+    let row = sqlx::query(COUNT_BOOT).fetch_one(&mut *connection).await.map(Row::Sqlite)?;
     let boots: i64 = Fields::of("counters", &row).next("value")?;
     sqlx::raw_sql(VOID_CLAIMS).execute(&mut *connection).await?;
-    let row = sqlx::query(NUMBERS).fetch_one(&mut *connection).await?;
+    let row = sqlx::query(NUMBERS).fetch_one(&mut *connection).await.map(Row::Sqlite)?;
     let mut fields = Fields::of("profiles", &row);
     let (last_profile, last_event): (i64, i64) = (fields.next("id")?, fields.next("seq")?);
     let (profiles, received_until): (i64, i64) = (fields.next("count")?, fields.next("received_until")?);

@@ -2,7 +2,7 @@
 //! together (group commit), so that a disk flush is shared by everybody who waits for one.
 //!
 //! If one piece of work in a group fails, the group is rolled back and every piece is tried in a transaction of its own: a bad
-//! one never spoils the others. Therefore [`Work::apply`] must be repeatable: it reads itself, the connection and [`Memory`].
+//! one never spoils the others. Therefore [`Work::apply`] must be repeatable: it reads itself, the session and [`Memory`].
 
 use std::sync::Arc;
 
@@ -14,25 +14,12 @@ use super::memory::Memory;
 use super::{Shared, failure};
 use crate::faults::Point;
 use crate::store::StoreError;
+use crate::store::sql::{Session, Tx, Work};
 
 /// Pieces of work that may wait for the writer before callers have to.
 const QUEUE_MAX: usize = 1024;
 /// Pieces of work that share a transaction at most: bounds what a failure makes us do again.
 const GROUP_MAX: usize = 64;
-
-/// Something to be written.
-#[async_trait]
-pub(super) trait Work: Send + Sync + 'static {
-    type Done: Send + 'static;
-
-    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Self::Done, StoreError>;
-}
-
-/// What a piece of work runs in: a transaction, and what the writer remembers.
-pub(super) struct Tx<'t> {
-    pub connection: &'t mut SqliteConnection,
-    pub memory: &'t mut Memory,
-}
 
 /// The way to the writer's task; none in a store that was opened to read.
 #[derive(Clone)]
@@ -158,7 +145,7 @@ async fn attempt(connection: &mut SqliteConnection, memory: &mut Memory, group: 
     // IMMEDIATE: a transaction that begins as a reader and then writes can fail at once however long we would wait
     let mut transaction = connection.begin_with("begin immediate").await?;
     for piece in group {
-        piece.apply(&mut Tx { connection: &mut transaction, memory }).await?;
+        piece.apply(&mut Tx { session: Session::Sqlite(&mut transaction), memory }).await?;
     }
     Point::StoreWriting.reach();
     transaction.commit().await?;

@@ -1,20 +1,21 @@
 //! What went live, by whom and why, and whether the files on disk are in accord with it.
 
 use async_trait::async_trait;
-use sqlx::SqlitePool;
 
 use super::rows::Fields;
-use super::writer::{Tx, Work};
+use super::{Session, Sql, Tx, Work, query};
 use crate::store::{PublicationRow, RefusedRules, StoreError};
 
-pub(super) const PUBLICATIONS: &str = "select rules_version, published_at, published_by, why, files, is_rollback
-    from publications order by seq desc limit $1";
+pub(super) const PUBLICATIONS: Sql = Sql::same(
+    "select rules_version, published_at, published_by, why, files, is_rollback
+    from publications order by seq desc limit $1",
+);
 /// Every publication of $1 at $2 wrote its lines with these two.
-pub(super) const CHANGES: &str = "select what, rule from rule_history where rules_version = $1 and happened_at = $2 order by seq";
+pub(super) const CHANGES: Sql = Sql::same("select what, rule from rule_history where rules_version = $1 and happened_at = $2 order by seq");
 
-pub(super) async fn publications(readers: &SqlitePool, limit: usize) -> Result<Vec<PublicationRow>, StoreError> {
+pub(super) async fn publications(session: &mut Session<'_>, limit: usize) -> Result<Vec<PublicationRow>, StoreError> {
     let mut publications = Vec::new();
-    for row in sqlx::query(PUBLICATIONS).bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(readers).await? {
+    for row in query(&PUBLICATIONS).bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(session).await? {
         let mut fields = Fields::of("publications", &row);
         let mut publication = PublicationRow {
             version: fields.next::<i64>("rules_version")? as u64,
@@ -25,8 +26,8 @@ pub(super) async fn publications(readers: &SqlitePool, limit: usize) -> Result<V
             is_rollback: fields.next("is_rollback")?,
             changes: Vec::new(),
         };
-        let changes = sqlx::query(CHANGES).bind(publication.version as i64).bind(publication.at.as_ms());
-        for row in changes.fetch_all(readers).await? {
+        let changes = query(&CHANGES).bind(publication.version as i64).bind(publication.at.as_ms());
+        for row in changes.fetch_all(session).await? {
             let mut fields = Fields::of("rule_history", &row);
             publication.changes.push((fields.next("what")?, fields.name("rule")?));
         }
@@ -40,15 +41,16 @@ pub(super) struct Explain {
     pub why: String,
 }
 
-pub(super) const EXPLAIN: &str = "update publications set published_by = $1, why = $2 where seq = (select max(seq) from publications)";
+pub(super) const EXPLAIN: Sql =
+    Sql::same("update publications set published_by = $1, why = $2 where seq = (select max(seq) from publications)");
 
 #[async_trait]
 impl Work for Explain {
     type Done = ();
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let update = sqlx::query(EXPLAIN).bind(&*self.by).bind(&*self.why).execute(&mut *tx.connection).await?;
-        if update.rows_affected() == 0 {
+        let update = query(&EXPLAIN).bind(&*self.by).bind(&*self.why).execute(&mut tx.session).await?;
+        if update == 0 {
             return Err(StoreError::Conflict("nothing is live yet: the live rule set".into()));
         }
         Ok(())
@@ -62,23 +64,29 @@ pub(super) struct Agree {
 }
 
 /// The files mean what is live, so no rollback sets them aside any more, and nothing is refused.
-pub(super) const AGREE: &str = "update publications set files = $1, is_rollback = 0 where seq = (select max(seq) from publications);
-    delete from refused_rules";
+pub(super) const AGREE: Sql = Sql {
+    sqlite: "update publications set files = $1, is_rollback = 0 where seq = (select max(seq) from publications);
+    delete from refused_rules",
+    postgres: "update publications set files = $1, is_rollback = false where seq = (select max(seq) from publications);
+        delete from refused_rules",
+};
 
 #[async_trait]
 impl Work for Agree {
     type Done = ();
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        sqlx::query(AGREE).bind(self.files as i64).execute(&mut *tx.connection).await?;
+        query(&AGREE).bind(self.files as i64).execute(&mut tx.session).await?;
         Ok(())
     }
 }
 
 pub(super) struct Refuse(pub RefusedRules);
 
-pub(super) const REFUSE: &str = "insert into refused_rules (id, files, refused_at, because) values (1, $1, $2, $3)
-    on conflict (id) do update set files = excluded.files, refused_at = excluded.refused_at, because = excluded.because";
+pub(super) const REFUSE: Sql = Sql::same(
+    "insert into refused_rules (id, files, refused_at, because) values (1, $1, $2, $3)
+    on conflict (id) do update set files = excluded.files, refused_at = excluded.refused_at, because = excluded.because",
+);
 
 #[async_trait]
 impl Work for Refuse {
@@ -86,15 +94,15 @@ impl Work for Refuse {
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let RefusedRules { files, at, because } = &self.0;
-        sqlx::query(REFUSE).bind(*files as i64).bind(at.as_ms()).bind(&**because).execute(&mut *tx.connection).await?;
+        query(&REFUSE).bind(*files as i64).bind(at.as_ms()).bind(&**because).execute(&mut tx.session).await?;
         Ok(())
     }
 }
 
-pub(super) const REFUSED: &str = "select files, refused_at, because from refused_rules";
+pub(super) const REFUSED: Sql = Sql::same("select files, refused_at, because from refused_rules");
 
-pub(super) async fn refused(readers: &SqlitePool) -> Result<Option<RefusedRules>, StoreError> {
-    let Some(row) = sqlx::query(REFUSED).fetch_optional(readers).await? else { return Ok(None) };
+pub(super) async fn refused(session: &mut Session<'_>) -> Result<Option<RefusedRules>, StoreError> {
+    let Some(row) = query(&REFUSED).fetch_optional(session).await? else { return Ok(None) };
     let mut fields = Fields::of("refused_rules", &row);
     let files = fields.next::<i64>("files")? as u64;
     Ok(Some(RefusedRules { files, at: fields.instant("refused_at")?, because: fields.next("because")? }))

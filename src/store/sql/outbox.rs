@@ -6,13 +6,11 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
 use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
 
-use super::SqliteStore;
 use super::decisions::{EntryColumns, entry_columns, set_corrupt_aside};
 use super::rows::{EventRow, Fields, Place, States, Waits, event_row, hex, insert_events, json, message, message_columns};
 use super::suppressions::{Addressed, found_on_list};
-use super::writer::{Tx, Work};
+use super::{Needs, Row, Session, Sql, Tx, Work, query};
 use crate::engine::action::{Channel, MessageId, MessageState, Outcome};
 use crate::engine::event::{Event, Value};
 use crate::engine::gate;
@@ -45,19 +43,32 @@ macro_rules! claimed_messages {
 }
 
 /// $1 now, $2 limit, $3 worker, $4 epoch. Then the claimed ones. A person who is due, or set aside, is not written to: facts first.
-pub(super) const CLAIM_MESSAGES: &str = concat!(
-    "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1
+pub(super) const CLAIM_MESSAGES: Sql = Sql {
+    sqlite: concat!(
+        "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1
     where seq in (
         select m.seq from messages m join profiles p on p.id = m.profile_id
         where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null and (p.due_at is null or p.due_at > $1)
         order by m.due_at, m.seq limit $2);
     ",
-    claimed_messages!()
-);
+        claimed_messages!()
+    ),
+    postgres: concat!(
+        "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1
+        from (
+            select m.bucket, m.profile_id, m.id from messages m join profiles p on p.bucket = m.bucket and p.id = m.profile_id
+            where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null and (p.due_at is null or p.due_at > $1)
+            order by m.due_at, m.seq limit $2 for update of m skip locked) due
+        where messages.bucket = due.bucket and messages.profile_id = due.profile_id and messages.id = due.id;
+        ",
+        claimed_messages!()
+    ),
+};
 
 /// The same for a replay: of each person the messages of the earliest instant, unless the person is due no later than they are.
-pub(super) const CLAIM_MESSAGES_AS_DUE: &str = concat!(
-    "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = due_at
+pub(super) const CLAIM_MESSAGES_AS_DUE: Sql = Sql {
+    sqlite: concat!(
+        "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = due_at
     where seq in (
         select m.seq from (
             select seq, due_at, profile_id, min(due_at) over (partition by profile_id) as first_due_at
@@ -66,21 +77,53 @@ pub(super) const CLAIM_MESSAGES_AS_DUE: &str = concat!(
         where m.due_at = m.first_due_at and p.quarantined_at is null and (p.due_at is null or p.due_at > m.due_at)
         order by m.due_at, m.seq limit $2);
     ",
-    claimed_messages!()
-);
+        claimed_messages!()
+    ),
+    postgres: concat!(
+        "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = messages.due_at
+        from (
+            select m.bucket, m.profile_id, m.id from (
+                select bucket, profile_id, id, seq, due_at, min(due_at) over (partition by profile_id) as first_due_at
+                from messages where state = 'queued' and due_at <= $1) m
+            join profiles p on p.bucket = m.bucket and p.id = m.profile_id
+            where m.due_at = m.first_due_at and p.quarantined_at is null and (p.due_at is null or p.due_at > m.due_at)
+            order by m.due_at, m.seq limit $2) due
+        where messages.bucket = due.bucket and messages.profile_id = due.profile_id and messages.id = due.id
+            and messages.state = 'queued';
+        ",
+        claimed_messages!()
+    ),
+};
 
-pub(super) const INTERRUPTED: &str = concat!(
-    "select ",
-    message_columns!(),
-    ", m.profile_id, m.epoch, m.claims, m.attempts, m.first_attempt_at
+pub(super) const INTERRUPTED: Sql = Sql {
+    sqlite: concat!(
+        "select ",
+        message_columns!(),
+        ", m.profile_id, m.epoch, m.claims, m.attempts, m.first_attempt_at
     from messages m where m.state in ('leased', 'sending') and m.state = 'sending' and m.epoch < $1"
-);
+    ),
+    postgres: concat!(
+        "select ",
+        message_columns!(),
+        ", m.profile_id, m.epoch, m.claims, m.attempts, m.first_attempt_at
+        from messages m where m.state in ('leased', 'sending') and m.state = 'sending'
+            and not exists (select 1 from workers w where w.boot = m.epoch >> 32)"
+    ),
+};
 
-pub(super) const STATES: &str = "select p.id, p.version, p.state from json_each($1) j join profiles p on p.id = j.value";
+pub(super) const STATES: Sql = Sql {
+    sqlite: "select p.id, p.version, p.state from json_each($1) j join profiles p on p.id = j.value",
+    postgres: "select p.id, p.version, p.state from jsonb_array_elements_text($1::jsonb) as j(value)
+        join profiles p on p.bucket = bucket(j.value::bigint) and p.id = j.value::bigint",
+};
 
 /// $1: message ids. Back as they were; the claim did not count.
-pub(super) const LET_GO: &str = "update messages set state = 'queued', worker = null, claims = claims - 1
-    where id in (select unhex(value) from json_each($1)) and state = 'leased'";
+pub(super) const LET_GO: Sql = Sql {
+    sqlite: "update messages set state = 'queued', worker = null, claims = claims - 1
+    where id in (select unhex(value) from json_each($1)) and state = 'leased'",
+    postgres: "update messages set state = 'queued', worker = null, claims = claims - 1
+        from jsonb_array_elements_text($1::jsonb) as j(value) where messages.id = decode(j.value, 'hex') and messages.state = 'leased'",
+};
 
 #[async_trait]
 impl Work for ClaimMessages {
@@ -90,19 +133,18 @@ impl Work for ClaimMessages {
         let epoch = tx.memory.epoch();
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
         let statement = match self.look {
-            Look::Now(_) => CLAIM_MESSAGES,
-            Look::AsDue { .. } => CLAIM_MESSAGES_AS_DUE,
+            Look::Now(_) => &CLAIM_MESSAGES,
+            Look::AsDue { .. } => &CLAIM_MESSAGES_AS_DUE,
         };
-        let claim = sqlx::query(statement).bind(self.look.upto().as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
-        let by_profile = claimed(claim.fetch(&mut *tx.connection)).await?;
+        let claim = query(statement).bind(self.look.upto().as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
+        let by_profile = claimed(claim.fetch(&mut tx.session).await?).await?;
         if by_profile.is_empty() {
             return Ok(Vec::new());
         }
-        let states = sqlx::query(STATES).bind(ids(&by_profile)?).fetch(&mut *tx.connection);
-        let (groups, corrupt) = with_states(by_profile, states).await?;
+        let (groups, corrupt) = with_states(by_profile, &mut tx.session).await?;
         if !corrupt.is_empty() {
             let messages: Vec<String> = corrupt.iter().flat_map(|(_, _, messages)| messages).map(|m| hex(m.message.id.0)).collect();
-            sqlx::query(LET_GO).bind(json(&messages)?).execute(&mut *tx.connection).await?;
+            query(&LET_GO).bind(json(&messages)?).execute(&mut tx.session).await?;
             let aside: Vec<_> = corrupt.into_iter().map(|(id, error, _)| (id, error)).collect();
             set_corrupt_aside(self.look.upto(), &aside, tx).await?;
         }
@@ -116,8 +158,12 @@ pub(super) struct WakeMessages {
 }
 
 /// $1: message ids; $2: the instant.
-pub(super) const WAKE: &str = "update messages set due_at = min(due_at, $2)
-    where id in (select unhex(value) from json_each($1)) and state = 'queued'";
+pub(super) const WAKE: Sql = Sql {
+    sqlite: "update messages set due_at = min(due_at, $2)
+    where id in (select unhex(value) from json_each($1)) and state = 'queued'",
+    postgres: "update messages set due_at = least(due_at, $2)
+        from jsonb_array_elements_text($1::jsonb) as j(value) where messages.id = decode(j.value, 'hex') and messages.state = 'queued'",
+};
 
 #[async_trait]
 impl Work for WakeMessages {
@@ -125,34 +171,25 @@ impl Work for WakeMessages {
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let ids: Vec<String> = self.messages.iter().map(|id| hex(id.0)).collect();
-        sqlx::query(WAKE).bind(json(&ids)?).bind(self.at.as_ms()).execute(&mut *tx.connection).await?;
+        query(&WAKE).bind(json(&ids)?).bind(self.at.as_ms()).execute(&mut tx.session).await?;
         Ok(())
     }
 }
 
 /// Messages still `sending` from before this process began: every epoch of an earlier one is smaller.
-pub(super) async fn interrupted(store: &SqliteStore) -> Result<Vec<ClaimedMessages>, StoreError> {
-    let read = async || -> Result<Vec<ClaimedMessages>, StoreError> {
-        let rows = sqlx::query(INTERRUPTED).bind(store.shared.first_epoch).fetch(&store.readers);
-        let by_profile = claimed(rows).await?;
-        let states = sqlx::query(STATES).bind(ids(&by_profile)?).fetch(&store.readers);
-        let (groups, corrupt) = with_states(by_profile, states).await?;
-        match corrupt.into_iter().next() {
-            Some((_, error, _)) => Err(error),
-            None => Ok(groups),
-        }
-    };
-    read().await.map_err(|e| store.failed(e))
-}
-
-fn ids(by_profile: &BTreeMap<ProfileId, Vec<ClaimedMessage>>) -> Result<String, StoreError> {
-    json(&by_profile.keys().map(|id| id.0).collect::<Vec<_>>())
+pub(super) async fn interrupted(session: &mut Session<'_>, first_epoch: i64) -> Result<Vec<ClaimedMessages>, StoreError> {
+    let by_profile = claimed(query(&INTERRUPTED).bind(first_epoch).fetch(session).await?).await?;
+    let (groups, corrupt) = with_states(by_profile, session).await?;
+    match corrupt.into_iter().next() {
+        Some((_, error, _)) => Err(error),
+        None => Ok(groups),
+    }
 }
 
 /// Rows as they come: the database walks on while one is read.
-type Rows<'r> = BoxStream<'r, Result<SqliteRow, sqlx::Error>>;
+type Stream<'r> = BoxStream<'r, Result<Row, sqlx::Error>>;
 
-async fn claimed(mut rows: Rows<'_>) -> Result<BTreeMap<ProfileId, Vec<ClaimedMessage>>, StoreError> {
+async fn claimed(mut rows: Stream<'_>) -> Result<BTreeMap<ProfileId, Vec<ClaimedMessage>>, StoreError> {
     let mut by_profile: BTreeMap<ProfileId, Vec<ClaimedMessage>> = BTreeMap::new();
     while let Some(row) = rows.try_next().await? {
         let mut fields = Fields::of("messages", &row);
@@ -177,8 +214,10 @@ type Unreadable = (ProfileId, StoreError, Vec<ClaimedMessage>);
 
 async fn with_states(
     mut by_profile: BTreeMap<ProfileId, Vec<ClaimedMessage>>,
-    mut states: Rows<'_>,
+    session: &mut Session<'_>,
 ) -> Result<(Vec<ClaimedMessages>, Vec<Unreadable>), StoreError> {
+    let ids: Vec<i64> = by_profile.keys().map(|id| id.0).collect();
+    let mut states = query(&STATES).bind(json(&ids)?).fetch(session).await?;
     let (mut groups, mut corrupt) = (Vec::with_capacity(by_profile.len()), Vec::new());
     while let Some(row) = states.try_next().await? {
         let mut fields = Fields::of("profiles", &row);
@@ -214,18 +253,26 @@ impl Intents {
 
 /// The guards of the messages in $1 by their place there, with those of their profiles. `no_fact_waits`: nothing that makes the person
 /// due is unabsorbed.
-pub(super) const INTENT_GUARDS: &str = "
+pub(super) const INTENT_GUARDS: Sql = Sql {
+    sqlite: "
     select json_group_array(json_array(j.key, m.state, m.epoch, m.wakes_on, m.attempts, coalesce(m.worker, ''), p.id, p.version, p.due_at,
         p.woken_seq <= p.absorbed_seq and p.quarantined_at is null, m.channel, m.category))
-    from json_each($1) j join messages m on m.id = unhex(j.value) join profiles p on p.id = m.profile_id";
+    from json_each($1) j join messages m on m.id = unhex(j.value) join profiles p on p.id = m.profile_id",
+    postgres: "
+        select coalesce(json_agg(json_build_array(j.key - 1, m.state, m.epoch, m.wakes_on, m.attempts, coalesce(m.worker, ''), p.id,
+            p.version, p.due_at, (p.woken_seq <= p.absorbed_seq and p.quarantined_at is null)::integer, m.channel, m.category)), '[]')::text
+        from jsonb_array_elements_text($1::jsonb) with ordinality as j(value, key)
+        join messages m on m.id = decode(j.value, 'hex') join profiles p on p.bucket = m.bucket and p.id = m.profile_id",
+};
 
 /// Profiles are inserted so that they are updated: see [`super::decisions::COMMIT`].
 ///
 /// $1 profiles (id, due, place, length), $2 their states, $3 sends (id, at, profile, number, epoch, worker), $4 holds (id, until,
 /// because, at), $5 ends (id, state, because, outcome bit, at), $6 conflicting (id, epoch), $7 events, $8 who has news (profile,
 /// newest event, due), $9 entries.
-pub(super) const INTENT: &str = concat!(
-    "insert into profiles (id, key, version, due_at, absorbed_seq, woken_seq, state)
+pub(super) const INTENT: Sql = Sql {
+    sqlite: concat!(
+        "insert into profiles (id, key, version, due_at, absorbed_seq, woken_seq, state)
     select value ->> 0, '', 0, value ->> 1, 0, 0, coalesce(substr($2, value ->> 2, value ->> 3), x'') from json_each($1) where true
     on conflict (id) do update set version = version + 1,
         due_at = case when excluded.due_at is null then due_at else min(coalesce(due_at, excluded.due_at), excluded.due_at) end,
@@ -252,8 +299,8 @@ pub(super) const INTENT: &str = concat!(
     from (select unhex(value ->> 0) as id, value ->> 1 as epoch from json_each($6)) j
     where messages.id = j.id and messages.state = 'leased' and messages.epoch = j.epoch;
     ",
-    insert_events!("$7"),
-    ";
+        insert_events!("$7"),
+        ";
     update profiles set woken_seq = j.seq,
         due_at = case when quarantined_at is null then min(coalesce(due_at, j.due), j.due) end
     from (select value ->> 0 as id, value ->> 1 as seq, value ->> 2 as due from json_each($8)) j
@@ -261,7 +308,55 @@ pub(super) const INTENT: &str = concat!(
     insert into entries (profile_id, entered_at, rules_version, rule, run, step, what, because, until_at)
     select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8
     from json_each($9)"
-);
+    ),
+    postgres: concat!(
+        "update profiles set version = version + 1,
+            due_at = case when j.due is null then due_at else least(coalesce(due_at, j.due), j.due) end,
+            state = case when j.place is null then state else substr($2, j.place, j.length) end
+        from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as due, (value ->> 2)::integer as place,
+                (value ->> 3)::integer as length
+            from jsonb_array_elements($1::jsonb) as value) j
+        where profiles.bucket = bucket(j.id) and profiles.id = j.id;
+        update messages set state = 'sending', changed_at = j.at, attempts = j.number, because = null,
+            first_attempt_at = coalesce(first_attempt_at, j.at),
+            consent_seq = (select c.event_seq from consents c where c.bucket = messages.bucket and c.profile_id = messages.profile_id
+                and c.granted and c.purpose = messages.category and c.channel in (messages.channel, 'all', '')
+                order by c.occurred_at desc, c.event_seq desc limit 1)
+        from (select decode(value ->> 0, 'hex') as id, (value ->> 1)::bigint as at, (value ->> 2)::bigint as profile,
+                (value ->> 3)::bigint as number
+            from jsonb_array_elements($3::jsonb) as value) j
+        where messages.bucket = bucket(j.profile) and messages.profile_id = j.profile and messages.id = j.id;
+        insert into attempts (bucket, profile_id, message_id, number, epoch, worker, started_at)
+        select bucket((value ->> 2)::bigint), (value ->> 2)::bigint, decode(value ->> 0, 'hex'), (value ->> 3)::bigint,
+            (value ->> 4)::bigint, value ->> 5, (value ->> 1)::bigint
+        from jsonb_array_elements($3::jsonb) as value;
+        update messages set state = 'queued', worker = null, claims = 0, changed_at = j.at, because = j.because,
+            due_at = least(j.until, expires_at)
+        from (select decode(value ->> 0, 'hex') as id, (value ->> 1)::bigint as until, value ->> 2 as because, (value ->> 3)::bigint as at
+            from jsonb_array_elements($4::jsonb) as value) j
+        where messages.id = j.id;
+        update messages set state = j.state, worker = null, changed_at = j.at, because = j.because, outcomes = outcomes | j.bit
+        from (select decode(value ->> 0, 'hex') as id, value ->> 1 as state, value ->> 2 as because, (value ->> 3)::bigint as bit,
+                (value ->> 4)::bigint as at
+            from jsonb_array_elements($5::jsonb) as value) j
+        where messages.id = j.id;
+        update messages set state = 'queued', worker = null, claims = 0
+        from (select decode(value ->> 0, 'hex') as id, (value ->> 1)::bigint as epoch from jsonb_array_elements($6::jsonb) as value) j
+        where messages.id = j.id and messages.state = 'leased' and messages.epoch = j.epoch;
+        ",
+        insert_events!(postgres "$7"),
+        ";
+        update profiles set woken_seq = j.seq,
+            due_at = case when quarantined_at is null then least(coalesce(due_at, j.due), j.due) end
+        from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as seq, (value ->> 2)::bigint as due
+            from jsonb_array_elements($8::jsonb) as value) j
+        where profiles.bucket = bucket(j.id) and profiles.id = j.id;
+        insert into entries (bucket, profile_id, entered_at, rules_version, rule, run, step, what, because, until_at)
+        select bucket((value ->> 0)::bigint), (value ->> 0)::bigint, (value ->> 1)::bigint, (value ->> 2)::bigint, value ->> 3,
+            (value ->> 4)::bigint, value ->> 5, value ->> 6, value ->> 7, (value ->> 8)::bigint
+        from jsonb_array_elements($9::jsonb) as value"
+    ),
+};
 
 /// What the tables say about a message and its person as the intent comes.
 struct IntentGuard {
@@ -283,9 +378,14 @@ impl Work for Intents {
     type Done = Vec<Committed>;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Vec<Committed>, StoreError> {
+        let people: Vec<ProfileId> = self.batch.iter().map(|share| share.profile_id).collect();
+        let messages: Vec<MessageId> = self.batch.iter().flat_map(|share| &share.messages).map(|intent| intent.message).collect();
+        tx.take(Needs { people: &people, messages: &messages, permission: true, ..Needs::default() }).await?;
         let guards = intent_guards(&self.batch, tx).await?;
-        let nothing_forbidden_since = tx.memory.numbers.generation == self.generation;
+        let nothing_forbidden_since = tx.memory.generation() == self.generation;
         let listed = found_on_list(&self.addressed(&guards), tx).await?;
+        let events = self.events_at_most() + listed.values().map(Vec::len).sum::<usize>();
+        tx.take(Needs { events, ..Needs::default() }).await?;
         let mut sheet = IntentSheet::default();
         let mut answers = Vec::with_capacity(self.batch.len());
         let mut seen = BTreeSet::new();
@@ -309,6 +409,11 @@ impl Work for Intents {
 }
 
 impl Intents {
+    /// The shares' own events, and one for each message that ends.
+    fn events_at_most(&self) -> usize {
+        self.batch.iter().map(|share| share.own_events.len() + share.messages.len()).sum()
+    }
+
     /// Where the messages that are to be sent would go.
     fn addressed<'a>(&'a self, guards: &HashMap<MessageId, IntentGuard>) -> Vec<Addressed<'a>> {
         let mut addressed = Vec::new();
@@ -345,7 +450,7 @@ async fn intent_guards(batch: &[IntentCommit], tx: &mut Tx<'_>) -> Result<HashMa
     type Row = (usize, String, i64, u16, u32, String, i64, i64, Option<i64>, u8, String, String);
     let asked: Vec<MessageId> = batch.iter().flat_map(|share| &share.messages).map(|intent| intent.message).collect();
     let asked_as_hex: Vec<String> = asked.iter().map(|id| hex(id.0)).collect();
-    let answer = sqlx::query(INTENT_GUARDS).bind(json(&asked_as_hex)?).fetch_one(&mut *tx.connection).await?;
+    let answer = query(&INTENT_GUARDS).bind(json(&asked_as_hex)?).fetch_one(&mut tx.session).await?;
     let mut guards = HashMap::with_capacity(asked.len());
     for row in Fields::all::<Row>("messages", &answer)? {
         let (place, state, epoch, wakes_on, attempts, worker, profile, version, due_at, no_fact_waits, channel, category) = row;
@@ -404,7 +509,7 @@ impl<'c> IntentSheet<'c> {
             self.profiles.push((id.0, share.due_at.and_then(super::rows::due), place, length));
         }
         for event in &share.own_events {
-            self.events.push(event_row(tx.memory.event_seq(), id, event, Waits::No)?);
+            self.events.push(event_row(tx.memory.event_seq()?, id, event, Waits::No)?);
         }
         let rules_version = share.rules_version;
         self.entries.extend(share.entries.iter().map(|entry| entry_columns(id, rules_version, entry)));
@@ -423,7 +528,7 @@ impl<'c> IntentSheet<'c> {
                         // what did not go makes room for what waits for it
                         let makes_room = share.profile.as_deref().is_some_and(gate::waits_for_room);
                         let wakes = guard.wakes_on & bit != 0 || makes_room;
-                        let seq = tx.memory.event_seq();
+                        let seq = tx.memory.event_seq()?;
                         self.events.push(event_row(seq, id, event, if wakes { Waits::AndWakes } else { Waits::Yes })?);
                         self.news.note(id, seq, event.received_at, wakes);
                     }
@@ -442,7 +547,7 @@ impl<'c> IntentSheet<'c> {
     fn hear(&mut self, share: &IntentCommit, facts: &'c [Event], tx: &mut Tx<'_>) -> Result<(), StoreError> {
         self.give_back(share);
         for fact in facts {
-            let seq = tx.memory.event_seq();
+            let seq = tx.memory.event_seq()?;
             self.events.push(event_row(seq, share.profile_id, fact, Waits::AndWakes)?);
             self.news.note(share.profile_id, seq, fact.received_at, true);
         }
@@ -450,7 +555,7 @@ impl<'c> IntentSheet<'c> {
     }
 
     async fn write(self, states: &[u8], tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        sqlx::query(INTENT)
+        query(&INTENT)
             .bind(json(&self.profiles)?)
             .bind(states)
             .bind(json(&self.sends)?)
@@ -460,7 +565,7 @@ impl<'c> IntentSheet<'c> {
             .bind(json(&self.events)?)
             .bind(json(&self.news.rows())?)
             .bind(json(&self.entries)?)
-            .execute(&mut *tx.connection)
+            .execute(&mut tx.session)
             .await?;
         Ok(())
     }
@@ -489,16 +594,26 @@ pub(super) struct Results(pub Vec<MessageResult>);
 
 /// The messages of $1 (id, whether a result may close its address) by their place there, as results come; and, if it may, whether
 /// their person has others that have not gone out.
-pub(super) const RESULT_GUARDS: &str = "
+pub(super) const RESULT_GUARDS: Sql = Sql {
+    sqlite: "
     select json_group_array(json_array(j.key, m.profile_id, m.state, m.epoch, m.wakes_on, m.outcomes, m.expires_at,
         case when j.value ->> 1 then exists (
             select 1 from messages o where o.profile_id = m.profile_id and o.state in ('queued', 'leased') and o.id <> m.id) else 0 end))
-    from json_each($1) j join messages m on m.id = unhex(j.value ->> 0)";
+    from json_each($1) j join messages m on m.id = unhex(j.value ->> 0)",
+    postgres: "
+        select coalesce(json_agg(json_build_array(j.key - 1, m.profile_id, m.state, m.epoch, m.wakes_on, m.outcomes, m.expires_at,
+            ((j.value ->> 1)::boolean and exists (
+                select 1 from messages o where o.bucket = m.bucket and o.profile_id = m.profile_id and o.state in ('queued', 'leased')
+                    and o.id <> m.id))::integer)), '[]')::text
+        from jsonb_array_elements($1::jsonb) with ordinality as j(value, key)
+        join messages m on m.id = decode(j.value ->> 0, 'hex')",
+};
 
 /// $1 messages (id, state, changed_at, outcomes, due or null, claims are over), $2 attempts (id, epoch, ended_at, outcome, provider's id,
 /// detail, profile), $3 events, $4 who has news (profile, newest event, due), $5 changed profiles (id, place, length), $6 their states.
-pub(super) const RESULT: &str = concat!(
-    "update messages set state = j.state, changed_at = j.at, outcomes = j.outcomes, due_at = coalesce(j.due, due_at),
+pub(super) const RESULT: Sql = Sql {
+    sqlite: concat!(
+        "update messages set state = j.state, changed_at = j.at, outcomes = j.outcomes, due_at = coalesce(j.due, due_at),
         worker = case when j.state in ('queued', 'leased') then null else worker end,
         claims = case when j.state = 'queued' then 0 else claims end
     from (select unhex(value ->> 0) as id, value ->> 1 as state, value ->> 2 as at, value ->> 3 as outcomes, value ->> 4 as due
@@ -510,8 +625,8 @@ pub(super) const RESULT: &str = concat!(
         from json_each($2)) j
     where attempts.profile_id = j.profile and attempts.message_id = j.id and attempts.epoch = j.epoch and attempts.ended_at is null;
     ",
-    insert_events!("$3"),
-    ";
+        insert_events!("$3"),
+        ";
     update profiles set woken_seq = j.seq,
         due_at = case when quarantined_at is null then min(coalesce(due_at, j.due), j.due) end
     from (select value ->> 0 as id, value ->> 1 as seq, value ->> 2 as due from json_each($4)) j
@@ -519,7 +634,35 @@ pub(super) const RESULT: &str = concat!(
     update profiles set version = version + 1, state = substr($6, j.place, j.length)
     from (select value ->> 0 as id, value ->> 1 as place, value ->> 2 as length from json_each($5)) j
     where profiles.id = j.id"
-);
+    ),
+    postgres: concat!(
+        "update messages set state = j.state, changed_at = j.at, outcomes = j.outcomes, due_at = coalesce(j.due, due_at),
+            worker = case when j.state in ('queued', 'leased') then null else worker end,
+            claims = case when j.state = 'queued' then 0 else claims end
+        from (select decode(value ->> 0, 'hex') as id, value ->> 1 as state, (value ->> 2)::bigint as at, (value ->> 3)::bigint as outcomes,
+                (value ->> 4)::bigint as due
+            from jsonb_array_elements($1::jsonb) as value) j
+        where messages.id = j.id;
+        update attempts set ended_at = j.at, outcome = j.outcome, provider_id = j.provider_id, detail = j.detail
+        from (select decode(value ->> 0, 'hex') as id, (value ->> 1)::bigint as epoch, (value ->> 2)::bigint as at, value ->> 3 as outcome,
+                value ->> 4 as provider_id, value ->> 5 as detail, (value ->> 6)::bigint as profile
+            from json_array_elements($2::json) as value) j
+        where attempts.bucket = bucket(j.profile) and attempts.profile_id = j.profile and attempts.message_id = j.id
+            and attempts.epoch = j.epoch and attempts.ended_at is null;
+        ",
+        insert_events!(postgres "$3"),
+        ";
+        update profiles set woken_seq = j.seq,
+            due_at = case when quarantined_at is null then least(coalesce(due_at, j.due), j.due) end
+        from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as seq, (value ->> 2)::bigint as due
+            from jsonb_array_elements($4::jsonb) as value) j
+        where profiles.bucket = bucket(j.id) and profiles.id = j.id;
+        update profiles set version = version + 1, state = substr($6, j.place, j.length)
+        from (select (value ->> 0)::bigint as id, (value ->> 1)::integer as place, (value ->> 2)::integer as length
+            from jsonb_array_elements($5::jsonb) as value) j
+        where profiles.bucket = bucket(j.id) and profiles.id = j.id"
+    ),
+};
 
 /// A message as the results of a batch change it, one after the other.
 struct Standing {
@@ -546,6 +689,8 @@ impl Work for Results {
         if self.0.is_empty() {
             return Ok(Vec::new());
         }
+        let messages: Vec<MessageId> = self.0.iter().map(|result| result.message).collect();
+        tx.take(Needs { messages: &messages, events: self.0.len(), ..Needs::default() }).await?;
         let mut standings = standings(&self.0, tx).await?;
         let mut people = People::concerned(&self.0, &standings, tx).await?;
         let (mut recorded, mut attempts, mut events, mut news) =
@@ -563,7 +708,7 @@ impl Work for Results {
             }
             let (new, woke) = standing.take_in(result, &mut people);
             if new && let ResultKind::Outcome(_, event) = &result.kind {
-                let seq = tx.memory.event_seq();
+                let seq = tx.memory.event_seq()?;
                 events.push(event_row(seq, standing.profile, event, if woke { Waits::AndWakes } else { Waits::Yes })?);
                 news.note(standing.profile, seq, event.received_at, woke);
             }
@@ -571,8 +716,8 @@ impl Work for Results {
         }
         let changed: Vec<_> = standings.iter().filter_map(|(id, standing)| standing.row(*id)).collect();
         let (rows, states) = people.rows();
-        let script = sqlx::query(RESULT).bind(json(&changed)?).bind(json(&attempts)?).bind(json(&events)?).bind(json(&news.rows())?);
-        script.bind(json(&rows)?).bind(states.into_bytes()).execute(&mut *tx.connection).await?;
+        let script = query(&RESULT).bind(json(&changed)?).bind(json(&attempts)?).bind(json(&events)?).bind(json(&news.rows())?);
+        script.bind(json(&rows)?).bind(states.into_bytes()).execute(&mut tx.session).await?;
         Ok(recorded)
     }
 }
@@ -585,7 +730,7 @@ async fn standings(results: &[MessageResult], tx: &mut Tx<'_>) -> Result<BTreeMa
     }
     let asked: Vec<(MessageId, bool)> = asked.into_iter().collect();
     let asked_as_hex: Vec<(String, bool)> = asked.iter().map(|(id, closes)| (hex(id.0), *closes)).collect();
-    let answer = sqlx::query(RESULT_GUARDS).bind(json(&asked_as_hex)?).fetch_one(&mut *tx.connection).await?;
+    let answer = query(&RESULT_GUARDS).bind(json(&asked_as_hex)?).fetch_one(&mut tx.session).await?;
     let mut standings = BTreeMap::new();
     for (place, profile, state, epoch, wakes_on, outcomes, expires_at, has_open_siblings) in Fields::all::<Row>("messages", &answer)? {
         let Some((id, _)) = asked.get(place) else { continue };
@@ -635,7 +780,7 @@ impl People {
         if ids.is_empty() {
             return Ok(people);
         }
-        for row in sqlx::query(STATES).bind(json(&ids)?).fetch_all(&mut *tx.connection).await? {
+        for row in query(&STATES).bind(json(&ids)?).fetch_all(&mut tx.session).await? {
             let mut fields = Fields::of("profiles", &row);
             let (id, _version): (i64, i64) = (fields.next("id")?, fields.next("version")?);
             // a row that cannot be read is set aside by whoever claims it

@@ -6,9 +6,8 @@ use async_trait::async_trait;
 
 use super::erasures::of_erased;
 use super::identities::People;
-use super::memory::id_hash;
-use super::rows::{Fields, Waits, event_row, insert_events, json};
-use super::writer::{Tx, Work};
+use super::rows::{Fields, Waits, event_row, id_hash, insert_events, json};
+use super::{Needs, Sql, Tx, Work, query};
 use crate::engine::event::EventKind;
 use crate::engine::time::{HOUR_MS, Timestamp};
 use crate::store::{Appended, EventSeq, NewEvent, ProfileId, StoreError};
@@ -16,15 +15,23 @@ use crate::store::{Appended, EventSeq, NewEvent, ProfileId, StoreError};
 pub(super) struct Append(pub Vec<NewEvent>);
 
 /// The candidates of $1 (number, profile, hash, source, id) that are on record already, or were until their time was over.
-pub(super) const FIND_DUPLICATES: &str = "select json_group_array(distinct j.value ->> 0) from json_each($1) j
+pub(super) const FIND_DUPLICATES: Sql = Sql {
+    sqlite: "select json_group_array(distinct j.value ->> 0) from json_each($1) j
     where exists (select 1 from events e where e.profile_id = j.value ->> 1 and e.id_hash = j.value ->> 2
             and e.source = j.value ->> 3 and e.event_id = j.value ->> 4)
-        or exists (select 1 from removed_events r where r.profile_id = j.value ->> 1 and r.id_hash = j.value ->> 2)";
+        or exists (select 1 from removed_events r where r.profile_id = j.value ->> 1 and r.id_hash = j.value ->> 2)",
+    postgres: "select coalesce(json_agg(distinct (j.value ->> 0)::bigint), '[]')::text from jsonb_array_elements($1::jsonb) as j(value)
+        where exists (select 1 from events e where e.id_hash = (j.value ->> 2)::bigint and e.source = j.value ->> 3
+                and e.event_id = j.value ->> 4)
+            or exists (select 1 from removed_events r where r.bucket = bucket((j.value ->> 1)::bigint)
+                and r.profile_id = (j.value ->> 1)::bigint and r.id_hash = (j.value ->> 2)::bigint)",
+};
 
 /// $1: events; $2: (profile, due, newest event); $3: (source, hour, events); $4: newest received_at.
-pub(super) const APPEND: &str = concat!(
-    insert_events!("$1"),
-    ";
+pub(super) const APPEND: Sql = Sql {
+    sqlite: concat!(
+        insert_events!("$1"),
+        ";
     update profiles set
         due_at = case when quarantined_at is null then min(coalesce(due_at, j.due), j.due) end,
         woken_seq = j.seq
@@ -34,17 +41,42 @@ pub(super) const APPEND: &str = concat!(
     select value ->> 0, value ->> 1, value ->> 2 from json_each($3) where true
     on conflict (source, hour) do update set events = events + excluded.events;
     update counters set value = max(value, $4) where name = 'events_received_until'"
-);
+    ),
+    postgres: concat!(
+        insert_events!(postgres "$1"),
+        ";
+        update profiles set
+            due_at = case when quarantined_at is null then least(coalesce(due_at, j.due), j.due) end,
+            woken_seq = j.seq
+        from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as due, (value ->> 2)::bigint as seq
+            from jsonb_array_elements($2::jsonb) as value) j
+        where profiles.bucket = bucket(j.id) and profiles.id = j.id;
+        insert into source_hours (source, hour, slot, events)
+        select value ->> 0, (value ->> 1)::bigint, pg_backend_pid() & 15, (value ->> 2)::bigint
+        from jsonb_array_elements($3::jsonb) as value order by 1, 2
+        on conflict (source, hour, slot) do update set events = source_hours.events + excluded.events"
+    ),
+};
 
 /// $1: numbers of consent events just inserted, each with the instant at which the consent ends, or null.
-pub(super) const RECORD_CONSENTS: &str = "
+pub(super) const RECORD_CONSENTS: Sql = Sql {
+    sqlite: "
     insert into consents (profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at, received_at,
         text_version, expires_at)
     select e.profile_id, e.seq, coalesce(e.properties ->> 'purpose', ''), coalesce(e.properties ->> 'channel', ''),
         coalesce(e.properties ->> 'granted', 0) in (1, 'true'), coalesce(e.properties ->> 'basis', ''),
         coalesce(e.properties ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at,
         e.properties ->> 'text_version', j.value ->> 1
-    from json_each($1) j join events e on e.seq = j.value ->> 0";
+    from json_each($1) j join events e on e.seq = j.value ->> 0",
+    postgres: "
+        insert into consents (bucket, profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at,
+            received_at, text_version, expires_at)
+        select e.bucket, e.profile_id, e.seq, coalesce(e.properties::json ->> 'purpose', ''), coalesce(e.properties::json ->> 'channel', ''),
+            coalesce(e.properties::json ->> 'granted', '') in ('1', 'true'), coalesce(e.properties::json ->> 'basis', ''),
+            coalesce(e.properties::json ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at,
+            e.properties::json ->> 'text_version', (j.value ->> 1)::bigint
+        from jsonb_array_elements($1::jsonb) as j(value) join events e on e.seq = (j.value ->> 0)::bigint",
+};
 
 #[async_trait]
 impl Work for Append {
@@ -58,6 +90,7 @@ impl Work for Append {
             return Ok(Appended { duplicates: self.0.len() as u64, ..Appended::default() });
         }
         let people = People::resolve(events, tx).await?;
+        tx.take(Needs { people: &people.all(), events: events.len(), still_there: true, ..Needs::default() }).await?;
         let owners: Vec<ProfileId> = events.iter().map(|new| people.owner(&new.identity)).collect::<Result<_, _>>()?;
         let is_duplicate = duplicates(events, &owners, tx).await?;
         let fresh: Vec<(ProfileId, &NewEvent)> =
@@ -85,8 +118,8 @@ pub(super) async fn duplicates(events: &[NewEvent], owners: &[ProfileId], tx: &m
         let event = &new.event;
         is_duplicate.push(first_of_batch.insert((&event.source, &event.id), ()).is_some());
         let hash = id_hash(event);
-        let remembered = tx.memory.ids().owner(hash);
-        if remembered.is_some() || tx.memory.ids().may_be_forgotten(event.occurred_at) {
+        let remembered = tx.memory.recent_owner(hash);
+        if remembered.is_some() || tx.memory.may_be_forgotten(event.occurred_at) {
             candidates.push((number, owner.0, hash, &*event.source, &*event.id));
         }
         // the id came in under another identity of the same person, or of another
@@ -95,7 +128,7 @@ pub(super) async fn duplicates(events: &[NewEvent], owners: &[ProfileId], tx: &m
         }
     }
     if !candidates.is_empty() {
-        let answer = sqlx::query(FIND_DUPLICATES).bind(json(&candidates)?).fetch_one(&mut *tx.connection).await?;
+        let answer = query(&FIND_DUPLICATES).bind(json(&candidates)?).fetch_one(&mut tx.session).await?;
         for number in Fields::all::<usize>("events", &answer)? {
             if let Some(flag) = is_duplicate.get_mut(number) {
                 *flag = true;
@@ -116,7 +149,7 @@ pub(super) async fn write(fresh: &[(ProfileId, &NewEvent)], tx: &mut Tx<'_>) -> 
     let mut received_until = i64::MIN;
     for (owner, new) in fresh {
         let event = &new.event;
-        let seq = tx.memory.event_seq();
+        let seq = tx.memory.event_seq()?;
         rows.push(event_row(seq, *owner, event, Waits::AndWakes)?);
         let (at, newest) = due.entry(*owner).or_insert((event.received_at, seq));
         (*at, *newest) = ((*at).min(event.received_at), seq);
@@ -128,13 +161,13 @@ pub(super) async fn write(fresh: &[(ProfileId, &NewEvent)], tx: &mut Tx<'_>) -> 
             consents.push((seq.0, expires_at.map(Timestamp::as_ms)));
         }
         received_until = received_until.max(event.received_at.as_ms());
-        tx.memory.ids().remember(id_hash(event), *owner, event.received_at);
+        tx.memory.remember(id_hash(event), *owner, event.received_at);
     }
     let due: Vec<_> = due.into_iter().map(|(id, (at, seq))| (id.0, at.as_ms(), seq.0)).collect();
     let hours: Vec<_> = hours.into_iter().map(|((source, hour), events)| (source, hour, events)).collect();
-    sqlx::query(APPEND).bind(json(&rows)?).bind(json(&due)?).bind(json(&hours)?).bind(received_until).execute(&mut *tx.connection).await?;
+    query(&APPEND).bind(json(&rows)?).bind(json(&due)?).bind(json(&hours)?).bind(received_until).execute(&mut tx.session).await?;
     if !consents.is_empty() {
-        sqlx::query(RECORD_CONSENTS).bind(json(&consents)?).execute(&mut *tx.connection).await?;
+        query(&RECORD_CONSENTS).bind(json(&consents)?).execute(&mut tx.session).await?;
     }
     Ok(())
 }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Decode, Row as _, Sqlite, Type};
 
+use super::query::{Cell, Row};
 use crate::engine::action::{Channel, Message, MessageId, MessageState};
 use crate::engine::event::{Event, EventKind};
 use crate::engine::profile::{Category, Name, Profile};
@@ -14,20 +13,20 @@ use crate::engine::time::Timestamp;
 use crate::store::{EventSeq, ProfileId, StoreError, encoding};
 
 /// Reads a row's columns one after the other. STRICT tables promise the types; what does not keep the promise is corrupt.
-pub(super) struct Fields<'r> {
+pub(in crate::store) struct Fields<'r> {
     table: &'static str,
-    row: &'r SqliteRow,
+    row: &'r Row,
     at: usize,
 }
 
 impl<'r> Fields<'r> {
-    pub fn of(table: &'static str, row: &'r SqliteRow) -> Self {
+    pub fn of(table: &'static str, row: &'r Row) -> Self {
         Fields { table, row, at: 0 }
     }
 
     /// The next column; `column` names it in errors.
-    pub fn next<T: Decode<'r, Sqlite> + Type<Sqlite>>(&mut self, column: &'static str) -> Result<T, StoreError> {
-        let value = self.row.try_get(self.at).map_err(|e| self.corrupt(column, e.to_string()))?;
+    pub fn next<T: Cell<'r>>(&mut self, column: &'static str) -> Result<T, StoreError> {
+        let value = self.row.cell(self.at).map_err(|e| self.corrupt(column, e.to_string()))?;
         self.at += 1;
         Ok(value)
     }
@@ -53,6 +52,11 @@ impl<'r> Fields<'r> {
     pub fn count<T: TryFrom<i64>>(&mut self, column: &'static str) -> Result<T, StoreError> {
         let count: i64 = self.next(column)?;
         T::try_from(count).map_err(|_| self.corrupt(column, format!("{count} is out of range")))
+    }
+
+    pub fn optional_count<T: TryFrom<i64>>(&mut self, column: &'static str) -> Result<Option<T>, StoreError> {
+        let Some(count) = self.next::<Option<i64>>(column)? else { return Ok(None) };
+        T::try_from(count).map(Some).map_err(|_| self.corrupt(column, format!("{count} is out of range")))
     }
 
     /// A word of a closed list.
@@ -86,7 +90,7 @@ impl<'r> Fields<'r> {
 
     /// What a statement answered that lays its rows into one JSON text (`json_group_array`): small rows come far cheaper that way than
     /// one by one through the driver's channel, which wakes a thread for each.
-    pub fn all<T: serde::de::DeserializeOwned>(table: &'static str, row: &'r SqliteRow) -> Result<Vec<T>, StoreError> {
+    pub fn all<T: serde::de::DeserializeOwned>(table: &'static str, row: &'r Row) -> Result<Vec<T>, StoreError> {
         Fields::of(table, row).json("rows")
     }
 
@@ -97,14 +101,31 @@ impl<'r> Fields<'r> {
 
     /// An error about this row, which is named by its first column.
     pub fn corrupt(&self, column: &'static str, detail: String) -> StoreError {
-        let key = self.row.try_get::<i64, _>(0).map_or_else(|_| "a row".to_owned(), |id| format!("row {id}"));
+        let key = self.row.cell::<i64>(0).map_or_else(|_| "a row".to_owned(), |id| format!("row {id}"));
         StoreError::Corrupt { table: self.table, column, key, detail }
     }
 }
 
 /// A batch as JSON: an array of rows.
-pub(super) fn json<T: Serialize>(rows: &[T]) -> Result<String, StoreError> {
-    serde_json::to_string(rows).map_err(|e| StoreError::Unavailable(format!("a batch is no JSON: {e}")))
+#[derive(Clone)]
+pub(in crate::store) struct Rows(String);
+
+impl Rows {
+    pub fn is_empty(&self) -> bool {
+        self.0 == "[]"
+    }
+
+    pub fn as_text(&self) -> &str {
+        &self.0
+    }
+
+    pub fn into_text(self) -> String {
+        self.0
+    }
+}
+
+pub(super) fn json<T: Serialize>(rows: &[T]) -> Result<Rows, StoreError> {
+    serde_json::to_string(rows).map(Rows).map_err(|e| StoreError::Unavailable(format!("a batch is no JSON: {e}")))
 }
 
 /// States laid end to end, to travel as one blob.
@@ -141,6 +162,19 @@ pub(super) fn hex(key: u128) -> String {
 
 // -------------------------------------------------------------------------------------------------------------- events
 
+/// (source, id) of an event in 64 bits.
+pub(in crate::store) fn id_hash(event: &Event) -> i64 {
+    id_hash_of(&event.source, &event.id)
+}
+
+pub(in crate::store) fn id_hash_of(source: &str, id: &str) -> i64 {
+    let mut text = Vec::with_capacity(source.len() + id.len() + 1);
+    text.extend_from_slice(source.as_bytes());
+    text.push(0);
+    text.extend_from_slice(id.as_bytes());
+    twox_hash::XxHash3_64::oneshot(&text) as i64
+}
+
 /// How the next look treats an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
@@ -158,6 +192,16 @@ pub(super) struct EventRow<'e>(i64, i64, i64, &'e str, &'e str, &'static str, &'
 
 /// Inserts the rows of parameter `$n`, written where `{}` stands: used in several scripts.
 macro_rules! insert_events {
+    (postgres $rows:literal) => {
+        concat!(
+            "insert into events (bucket, seq, profile_id, id_hash, source, event_id, kind, name, occurred_at, received_at, waits, properties)
+            select bucket((value ->> 1)::bigint), (value ->> 0)::bigint, (value ->> 1)::bigint, (value ->> 2)::bigint, value ->> 3,
+                value ->> 4, value ->> 5, value ->> 6, (value ->> 7)::bigint, (value ->> 8)::bigint, (value ->> 9)::bigint, value ->> 10
+            from jsonb_array_elements(",
+            $rows,
+            "::jsonb) as value"
+        )
+    };
     ($rows:literal) => {
         concat!(
             "insert into events (seq, profile_id, id_hash, source, event_id, kind, name, occurred_at, received_at, waits, properties)
@@ -182,7 +226,7 @@ pub(super) fn event_row<'e>(seq: EventSeq, profile: ProfileId, event: &'e Event,
     Ok(EventRow(
         seq.0,
         profile.0,
-        super::memory::id_hash(event),
+        id_hash(event),
         &event.source,
         &event.id,
         kind_name(event.kind),

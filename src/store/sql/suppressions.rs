@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use serde_json::Map;
-use sqlx::SqlitePool;
 
 use super::append;
 use super::rows::{Fields, hex, json};
-use super::writer::{Tx, Work};
+use super::{Needs, Row, Session, Sql, Tx, Work, query};
 use crate::engine::action::Channel;
 use crate::engine::event::{Event, EventKind};
 use crate::engine::profile::Category;
@@ -20,29 +19,65 @@ use crate::store::{Identity, NewEvent, ProfileId, StoreError};
 
 /// $1: rows of channel, hash, scope, reason, since, until, source. What is known already stays as it was, unless the new word holds
 /// for longer.
-pub(super) const SUPPRESS: &str = "
+pub(super) const SUPPRESS: Sql = Sql {
+    sqlite: "
     insert into suppressions (channel, address_hash, scope, reason, since, until, source)
     select value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 from json_each($1) where true
     on conflict (channel, address_hash, scope, reason) do update set until = excluded.until
         where suppressions.until is not null and (excluded.until is null or excluded.until > suppressions.until)
-    returning channel, hex(address_hash), scope, reason";
+    returning channel, hex(address_hash), scope, reason",
+    postgres: "
+        insert into suppressions (channel, address_hash, scope, reason, since, until, source)
+        select distinct on (1, 2, 3, 4) value ->> 0, decode(value ->> 1, 'hex'), value ->> 2, value ->> 3, (value ->> 4)::bigint,
+            (value ->> 5)::bigint, value ->> 6
+        from jsonb_array_elements($1::jsonb) as value order by 1, 2, 3, 4, (value ->> 5)::bigint desc nulls first
+        on conflict (channel, address_hash, scope, reason) do update set until = excluded.until
+            where suppressions.until is not null and (excluded.until is null or excluded.until > suppressions.until)
+        returning channel, encode(address_hash, 'hex'), scope, reason",
+};
 /// $1: rows of channel, hash, instant, hash of the id.
-pub(super) const NOTE_SOFT_BOUNCES: &str = "
+pub(super) const NOTE_SOFT_BOUNCES: Sql = Sql {
+    sqlite: "
     insert into soft_bounces (channel, address_hash, bounced_at, id_hash)
     select value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3 from json_each($1) where true
-    on conflict do nothing";
+    on conflict do nothing",
+    postgres: "
+        insert into soft_bounces (channel, address_hash, bounced_at, id_hash)
+        select value ->> 0, decode(value ->> 1, 'hex'), (value ->> 2)::bigint, (value ->> 3)::bigint
+        from jsonb_array_elements($1::jsonb) as value order by 1, 2, 3, 4
+        on conflict do nothing",
+};
 /// $1: rows of number, channel, hash, instant from which on they count.
-pub(super) const SOFT_BOUNCES: &str = "select j.value ->> 0, s.bounced_at from json_each($1) j
-    join soft_bounces s on s.channel = j.value ->> 1 and s.address_hash = unhex(j.value ->> 2) and s.bounced_at > j.value ->> 3";
+pub(super) const SOFT_BOUNCES: Sql = Sql {
+    sqlite: "select j.value ->> 0, s.bounced_at from json_each($1) j
+    join soft_bounces s on s.channel = j.value ->> 1 and s.address_hash = unhex(j.value ->> 2) and s.bounced_at > j.value ->> 3",
+    postgres: "select (j.value ->> 0)::bigint, s.bounced_at from jsonb_array_elements($1::jsonb) as j(value)
+        join soft_bounces s on s.channel = j.value ->> 1 and s.address_hash = decode(j.value ->> 2, 'hex')
+            and s.bounced_at > (j.value ->> 3)::bigint",
+};
 /// $1: rows of number, channel, hash, category, instant.
-pub(super) const LISTED: &str = "select j.value ->> 0, s.reason, s.scope, s.since, s.until from json_each($1) j
+pub(super) const LISTED: Sql = Sql {
+    sqlite: "select j.value ->> 0, s.reason, s.scope, s.since, s.until from json_each($1) j
     join suppressions s on s.channel = j.value ->> 1 and s.address_hash = unhex(j.value ->> 2)
     where s.scope in ('all', j.value ->> 3) and (s.until is null or s.until > j.value ->> 4)
-    order by 1, s.scope, s.since";
-pub(super) const SUPPRESSIONS_OF: &str = "select channel, reason, scope, since, until, source from suppressions
-    where channel = $1 and address_hash = unhex($2) order by since, scope, reason";
-pub(super) const LIFT: &str = "delete from suppressions where channel = $1 and address_hash = unhex($2)
-    and ($3 is null or reason = $3) and ($4 is null or scope = $4)";
+    order by 1, s.scope, s.since",
+    postgres: "select (j.value ->> 0)::bigint, s.reason, s.scope, s.since, s.until from jsonb_array_elements($1::jsonb) as j(value)
+        join suppressions s on s.channel = j.value ->> 1 and s.address_hash = decode(j.value ->> 2, 'hex')
+        where s.scope in ('all', j.value ->> 3) and (s.until is null or s.until > (j.value ->> 4)::bigint)
+        order by 1, s.scope, s.since",
+};
+pub(super) const SUPPRESSIONS_OF: Sql = Sql {
+    sqlite: "select channel, reason, scope, since, until, source from suppressions
+    where channel = $1 and address_hash = unhex($2) order by since, scope, reason",
+    postgres: "select channel, reason, scope, since, until, source from suppressions
+        where channel = $1 and address_hash = decode($2, 'hex') order by since, scope, reason",
+};
+pub(super) const LIFT: Sql = Sql {
+    sqlite: "delete from suppressions where channel = $1 and address_hash = unhex($2)
+    and ($3 is null or reason = $3) and ($4 is null or scope = $4)",
+    postgres: "delete from suppressions where channel = $1 and address_hash = decode($2, 'hex')
+        and ($3::text is null or reason = $3) and ($4::text is null or scope = $4)",
+};
 
 pub(super) struct SuppressAll(pub Vec<Suppress>);
 
@@ -64,7 +99,7 @@ impl Work for SuppressAll {
                 without_fact.push((number, (word.channel, hash.clone(), word.scope, word.reason)));
             }
             if word.reason == Reason::SoftBounce {
-                let id = super::memory::id_hash_of(&word.source, &word.id);
+                let id = super::rows::id_hash_of(&word.source, &word.id);
                 noted.push((word.channel.name(), hash.clone(), word.since.as_ms(), id));
                 asked.push((number, word.channel.name(), hash, word.since.plus_ms(-SOFT_BOUNCE_WITHIN_MS).as_ms()));
             } else {
@@ -72,7 +107,7 @@ impl Work for SuppressAll {
             }
         }
         if !noted.is_empty() {
-            sqlx::query(NOTE_SOFT_BOUNCES).bind(json(&noted)?).execute(&mut *tx.connection).await?;
+            query(&NOTE_SOFT_BOUNCES).bind(json(&noted)?).execute(&mut tx.session).await?;
             let bounced = soft_bounces(&asked, tx).await?;
             for (number, _, hash, _) in asked {
                 let closes = bounced.get(&number).is_some_and(|bounced| soft_bounces_close(bounced));
@@ -83,8 +118,8 @@ impl Work for SuppressAll {
         }
         let mut written = BTreeSet::new();
         if !rows.is_empty() {
-            tx.memory.numbers.suppressed = true;
-            for row in sqlx::query(SUPPRESS).bind(json(&rows)?).fetch_all(&mut *tx.connection).await? {
+            tx.memory.note_suppressed();
+            for row in query(&SUPPRESS).bind(json(&rows)?).fetch_all(&mut tx.session).await? {
                 let mut fields = Fields::of("suppressions", &row);
                 let (channel, hash) = (fields.word("channel", Channel::named)?, fields.next::<String>("address_hash")?.to_lowercase());
                 written.insert((channel, hash, fields.word("scope", Scope::named)?, fields.word("reason", Reason::named)?));
@@ -100,9 +135,9 @@ impl Work for SuppressAll {
     }
 }
 
-type Row<'w> = (&'static str, String, &'static str, &'static str, i64, Option<i64>, &'w str);
+type NewRow<'w> = (&'static str, String, &'static str, &'static str, i64, Option<i64>, &'w str);
 
-fn row(word: &Suppress, hash: String, until: Option<Timestamp>) -> Row<'_> {
+fn row(word: &Suppress, hash: String, until: Option<Timestamp>) -> NewRow<'_> {
     let until = until.map(Timestamp::as_ms);
     (word.channel.name(), hash, word.scope.name(), word.reason.name(), word.since.as_ms(), until, &word.source)
 }
@@ -122,6 +157,7 @@ impl SuppressAll {
         if events.is_empty() {
             return Ok(is_new);
         }
+        tx.take(Needs { people: &owners, events: events.len(), ..Needs::default() }).await?;
         let is_duplicate = append::duplicates(&events, &owners, tx).await?;
         let mut fresh = Vec::new();
         for (((number, owner), event), is_duplicate) in numbers.iter().zip(&owners).zip(&events).zip(is_duplicate) {
@@ -143,7 +179,7 @@ async fn soft_bounces(
     tx: &mut Tx<'_>,
 ) -> Result<BTreeMap<usize, Vec<Timestamp>>, StoreError> {
     let mut found: BTreeMap<usize, Vec<Timestamp>> = BTreeMap::new();
-    for row in sqlx::query(SOFT_BOUNCES).bind(json(asked)?).fetch_all(&mut *tx.connection).await? {
+    for row in query(&SOFT_BOUNCES).bind(json(asked)?).fetch_all(&mut tx.session).await? {
         let mut fields = Fields::of("soft_bounces", &row);
         found.entry(fields.count("number")?).or_default().push(fields.instant("bounced_at")?);
     }
@@ -159,12 +195,13 @@ impl Work for LiftOne {
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
         let what = &self.0;
         let hash = hex(tx.memory.hasher().address(what.channel, &what.address));
-        let lift = sqlx::query(LIFT).bind(what.channel.name()).bind(hash);
+        let lift = query(&LIFT).bind(what.channel.name()).bind(hash);
         let lift = lift.bind(what.reason.map(Reason::name)).bind(what.scope.map(Scope::name));
-        let lifted = lift.execute(&mut *tx.connection).await?.rows_affected();
+        let lifted = lift.execute(&mut tx.session).await?;
         if let Some((owner, event)) = &what.event {
             let new = NewEvent { identity: Identity::User("".into()), event: event.clone(), link: None, active: false };
             let events = [new];
+            tx.take(Needs { people: &[*owner], events: 1, ..Needs::default() }).await?;
             let is_duplicate = append::duplicates(&events, &[*owner], tx).await?;
             if is_duplicate == [false]
                 && let [event] = &events
@@ -176,9 +213,9 @@ impl Work for LiftOne {
     }
 }
 
-pub(super) async fn suppressions(readers: &SqlitePool, channel: Channel, hash: u128) -> Result<Vec<Suppression>, StoreError> {
-    let rows = sqlx::query(SUPPRESSIONS_OF).bind(channel.name()).bind(hex(hash)).fetch_all(readers).await?;
-    let entry = |row: &sqlx::sqlite::SqliteRow| {
+pub(super) async fn suppressions(session: &mut Session<'_>, channel: Channel, hash: u128) -> Result<Vec<Suppression>, StoreError> {
+    let rows = query(&SUPPRESSIONS_OF).bind(channel.name()).bind(hex(hash)).fetch_all(session).await?;
+    let entry = |row: &Row| {
         let mut fields = Fields::of("suppressions", row);
         Ok(Suppression {
             channel: fields.word("channel", Channel::named)?,
@@ -209,7 +246,7 @@ pub(super) struct Addressed<'a> {
 /// What the list says about messages that are about to go out: for each person found on it, the fact that makes it their own.
 pub(super) async fn found_on_list(addressed: &[Addressed<'_>], tx: &mut Tx<'_>) -> Result<BTreeMap<ProfileId, Vec<Event>>, StoreError> {
     let mut facts: BTreeMap<ProfileId, Vec<Event>> = BTreeMap::new();
-    if addressed.is_empty() || !tx.memory.numbers.suppressed {
+    if addressed.is_empty() || !tx.memory.may_have_suppressed() {
         return Ok(facts);
     }
     let hasher = tx.memory.hasher();
@@ -219,7 +256,7 @@ pub(super) async fn found_on_list(addressed: &[Addressed<'_>], tx: &mut Tx<'_>) 
         .map(|(number, a)| (number, a.channel.name(), hex(hasher.address(a.channel, a.address)), a.category.name(), a.at.as_ms()))
         .collect();
     let mut said = BTreeSet::new();
-    for row in sqlx::query(LISTED).bind(json(&asked)?).fetch_all(&mut *tx.connection).await? {
+    for row in query(&LISTED).bind(json(&asked)?).fetch_all(&mut tx.session).await? {
         let mut fields = Fields::of("suppressions", &row);
         let number: usize = fields.count("number")?;
         let (reason, scope) = (fields.word("reason", Reason::named)?, fields.word("scope", Scope::named)?);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::rows::{
     EventRow, Fields, NewMessage, Place, States, StoredEvent, Waits, due, event_columns, event_row, hex, insert_events, json, new_message,
 };
-use super::writer::{Tx, Work};
+use super::{Needs, Sql, Tx, Work, query};
 use crate::engine::action::{Entry, Posting};
 use crate::engine::decide::Decision;
 use crate::engine::profile::Name;
@@ -28,7 +28,8 @@ pub(super) struct ClaimDue {
 }
 
 /// $1 now, $2 limit, $3 worker, $4 epoch. Then the claimed ones with their state.
-pub(super) const CLAIM: &str = "
+pub(super) const CLAIM: Sql = Sql {
+    sqlite: "
     insert into claims (profile_id, worker, epoch, claims)
     select p.id, $3, $4, coalesce(c.claims, 0) + 1
     from profiles p left join claims c on c.profile_id = p.id
@@ -36,15 +37,39 @@ pub(super) const CLAIM: &str = "
     order by p.due_at limit $2
     on conflict (profile_id) do update set worker = excluded.worker, epoch = excluded.epoch, claims = excluded.claims;
     select p.id, p.version, p.due_at, p.absorbed_seq, c.claims, p.state
-    from claims c join profiles p on p.id = c.profile_id where c.epoch = $4";
+    from claims c join profiles p on p.id = c.profile_id where c.epoch = $4",
+    postgres: "
+        with due as (
+            select p.bucket, p.id from profiles p
+            where p.due_at <= $1 and not exists (
+                select 1 from claims c where c.bucket = p.bucket and c.profile_id = p.id and c.worker is not null)
+            order by p.due_at limit $2 for update of p skip locked)
+        insert into claims (bucket, profile_id, worker, epoch, claims)
+        select bucket, id, $3, $4, 1 from due
+        on conflict (bucket, profile_id) do update set worker = excluded.worker, epoch = excluded.epoch, claims = claims.claims + 1
+        where claims.worker is null;
+        select p.id, p.version, p.due_at, p.absorbed_seq, c.claims, p.state
+        from claims c join profiles p on p.bucket = c.bucket and p.id = c.profile_id where c.worker is not null and c.epoch = $4",
+};
 
 /// What waits for the profiles of $1 (id, absorbed_seq), in the order of acknowledgement.
-pub(super) const WAITING_EVENTS: &str = concat!(
-    "select json_group_array(json_array(e.seq, e.profile_id, ",
-    event_columns!(),
-    ") order by e.seq)
+pub(super) const WAITING_EVENTS: Sql = Sql {
+    sqlite: concat!(
+        "select json_group_array(json_array(e.seq, e.profile_id, ",
+        event_columns!(),
+        ") order by e.seq)
     from json_each($1) j join events e on e.profile_id = j.value ->> 0 and e.seq > j.value ->> 1 where e.waits > 0"
-);
+    ),
+    postgres: concat!(
+        "select coalesce(json_agg(json_build_array(e.seq, e.profile_id, ",
+        event_columns!(),
+        ") order by e.seq), '[]')::text
+        from jsonb_array_elements($1::jsonb) as j(value)
+        join events e on e.bucket = bucket((j.value ->> 0)::bigint) and e.profile_id = (j.value ->> 0)::bigint
+            and e.seq > (j.value ->> 1)::bigint
+        where e.waits > 0"
+    ),
+};
 
 #[async_trait]
 impl Work for ClaimDue {
@@ -53,11 +78,11 @@ impl Work for ClaimDue {
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<DueProfiles, StoreError> {
         let epoch = tx.memory.epoch();
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
-        let claim = sqlx::query(CLAIM).bind(self.now.as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
+        let claim = query(&CLAIM).bind(self.now.as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
         let mut due = DueProfiles::default();
         let mut absorbed = Vec::new();
         // read as they come: the database walks on while a state is decoded
-        let mut rows = claim.fetch(&mut *tx.connection);
+        let mut rows = claim.fetch(&mut tx.session).await?;
         while let Some(row) = rows.try_next().await? {
             let mut fields = Fields::of("profiles", &row);
             let id = ProfileId(fields.next("id")?);
@@ -88,7 +113,7 @@ pub(super) async fn set_corrupt_aside(at: Timestamp, corrupt: &[(ProfileId, Stor
     if aside.is_empty() {
         return Ok(());
     }
-    sqlx::query(SET_ASIDE).bind(json(&aside)?).bind(at.as_ms()).execute(&mut *tx.connection).await?;
+    query(&SET_ASIDE).bind(json(&aside)?).bind(at.as_ms()).execute(&mut tx.session).await?;
     Ok(())
 }
 
@@ -97,7 +122,7 @@ async fn hand_out_events(absorbed: &[(i64, i64)], profiles: &mut [ClaimedProfile
         return Ok(());
     }
     let places: HashMap<ProfileId, usize> = profiles.iter().enumerate().map(|(place, p)| (p.claim.profile, place)).collect();
-    let answer = sqlx::query(WAITING_EVENTS).bind(json(absorbed)?).fetch_one(&mut *tx.connection).await?;
+    let answer = query(&WAITING_EVENTS).bind(json(absorbed)?).fetch_one(&mut tx.session).await?;
     for waiting in Fields::all::<StoredEvent>("events", &answer)? {
         let (seq, id, event) = waiting.read()?;
         if let Some(profile) = places.get(&id).and_then(|place| profiles.get_mut(*place)) {
@@ -133,21 +158,33 @@ impl Commit {
 }
 
 /// The present guards of the claims in $1 (profile, upto), and when the earliest event beyond `upto` makes the profile due.
-pub(super) const GUARDS: &str = "
+pub(super) const GUARDS: Sql = Sql {
+    sqlite: "
     select json_group_array(json_array(p.id, p.version, c.epoch, p.quarantined_at is null,
         case when p.woken_seq > j.value ->> 1 then
             (select min(e.received_at) from events e where e.profile_id = p.id and e.seq > j.value ->> 1 and e.waits = 2)
         end))
-    from json_each($1) j join profiles p on p.id = j.value ->> 0 left join claims c on c.profile_id = p.id and c.worker is not null";
+    from json_each($1) j join profiles p on p.id = j.value ->> 0 left join claims c on c.profile_id = p.id and c.worker is not null",
+    postgres: "
+        select coalesce(json_agg(json_build_array(p.id, p.version, c.epoch, (p.quarantined_at is null)::integer,
+            case when p.woken_seq > (j.value ->> 1)::bigint then
+                (select min(e.received_at) from events e where e.bucket = p.bucket and e.profile_id = p.id
+                    and e.seq > (j.value ->> 1)::bigint and e.waits = 2)
+            end)), '[]')::text
+        from jsonb_array_elements($1::jsonb) as j(value)
+        join profiles p on p.bucket = bucket((j.value ->> 0)::bigint) and p.id = (j.value ->> 0)::bigint
+        left join claims c on c.bucket = p.bucket and c.profile_id = p.id and c.worker is not null",
+};
 
 /// The profiles are there (the guards saw them), so every insert of one is an update: this form does not lay the new rows into a
 /// table of its own first, as `update from` does.
 ///
 /// $1 profiles (id, due, absorbed, place, length), $2 their states, $3 claims to end (profile, epoch), $4 messages, $5 cancelled
-/// (id, because, at), $6 postings, $7 allocations, $8 exposures, $9 own events, $10 entries, $11 entries for the brake, $12
+/// (id, because, at, profile), $6 postings, $7 allocations, $8 exposures, $9 own events, $10 entries, $11 entries for the brake, $12
 /// budgets.
-pub(super) const COMMIT: &str = concat!(
-    "insert into profiles (id, key, version, due_at, absorbed_seq, woken_seq, state)
+pub(super) const COMMIT: Sql = Sql {
+    sqlite: concat!(
+        "insert into profiles (id, key, version, due_at, absorbed_seq, woken_seq, state)
     select value ->> 0, '', 0, value ->> 1, value ->> 2, 0, substr($2, value ->> 3, value ->> 4) from json_each($1) where true
     on conflict (id) do update set version = version + 1, due_at = excluded.due_at,
         absorbed_seq = max(absorbed_seq, excluded.absorbed_seq), state = excluded.state;
@@ -173,8 +210,8 @@ pub(super) const COMMIT: &str = concat!(
     select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6 from json_each($8) where true
     on conflict do nothing;
     ",
-    insert_events!("$9"),
-    ";
+        insert_events!("$9"),
+        ";
     insert into entries (profile_id, entered_at, rules_version, rule, run, step, what, because, until_at)
     select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8
     from json_each($10);
@@ -184,7 +221,62 @@ pub(super) const COMMIT: &str = concat!(
     insert into budget_uses (coupon, quarter, used_minor)
     select value ->> 0, value ->> 1, value ->> 2 from json_each($12) where true
     on conflict (coupon, quarter) do update set used_minor = used_minor + excluded.used_minor"
-);
+    ),
+    postgres: concat!(
+        "update profiles set version = version + 1, due_at = j.due, absorbed_seq = greatest(absorbed_seq, j.absorbed),
+            state = substr($2, j.place, j.length)
+        from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as due, (value ->> 2)::bigint as absorbed,
+                (value ->> 3)::integer as place, (value ->> 4)::integer as length
+            from jsonb_array_elements($1::jsonb) as value) j
+        where profiles.bucket = bucket(j.id) and profiles.id = j.id;
+        delete from claims using (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as epoch
+            from jsonb_array_elements($3::jsonb) as value) j
+        where claims.bucket = bucket(j.id) and claims.profile_id = j.id and claims.epoch = j.epoch;
+        insert into messages (bucket, id, profile_id, dedupe_key, rule, rules_version, run_key, run, step, channel, category, template,
+            languages, decided_at, due_at, expires_at, priority, wakes_on, data, state, changed_at, epoch, claims, attempts, outcomes)
+        select bucket((value ->> 'profile')::bigint), decode(value ->> 'id', 'hex'), (value ->> 'profile')::bigint,
+            decode(value ->> 'dedupe_key', 'hex'), value ->> 'rule', (value ->> 'version')::bigint, value ->> 'run_key',
+            (value ->> 'run')::bigint, value ->> 'step', value ->> 'channel', value ->> 'category', value ->> 'template',
+            value ->> 'languages', (value ->> 'decided_at')::bigint, (value ->> 'due_at')::bigint, (value ->> 'expires_at')::bigint,
+            (value ->> 'priority')::bigint, (value ->> 'wakes_on')::bigint, value ->> 'data', 'queued', (value ->> 'decided_at')::bigint,
+            0, 0, 0, 0
+        from json_array_elements($4::json) as value
+        on conflict do nothing;
+        update messages set state = 'cancelled', because = j.because, changed_at = j.at, worker = null
+        from (select decode(value ->> 0, 'hex') as id, value ->> 1 as because, (value ->> 2)::bigint as at, (value ->> 3)::bigint as profile
+            from jsonb_array_elements($5::jsonb) as value) j
+        where messages.bucket = bucket(j.profile) and messages.profile_id = j.profile and messages.id = j.id
+            and messages.state in ('queued', 'leased');
+        insert into postings (bucket, profile_id, number, kind, class, amount, posted_at, reason, rule, run, step, notice)
+        select bucket((value ->> 'profile')::bigint), (value ->> 'profile')::bigint, (value ->> 'number')::bigint, value ->> 'kind',
+            value ->> 'class', (value ->> 'amount')::bigint, (value ->> 'at')::bigint, value ->> 'reason', value ->> 'rule',
+            (value ->> 'run')::bigint, value ->> 'step', decode(value ->> 'notice', 'hex')
+        from jsonb_array_elements($6::jsonb) as value;
+        insert into allocations (bucket, profile_id, posting, lot, amount)
+        select bucket((value ->> 0)::bigint), (value ->> 0)::bigint, (value ->> 1)::bigint, (value ->> 2)::bigint, (value ->> 3)::bigint
+        from jsonb_array_elements($7::jsonb) as value;
+        insert into exposures (bucket, profile_id, rule, run_key, run, exposed_at, held_out, decided_by)
+        select bucket((value ->> 0)::bigint), (value ->> 0)::bigint, value ->> 1, value ->> 2, (value ->> 3)::bigint,
+            (value ->> 4)::bigint, (value ->> 5)::integer = 1, value ->> 6
+        from jsonb_array_elements($8::jsonb) as value
+        on conflict do nothing;
+        ",
+        insert_events!(postgres "$9"),
+        ";
+        insert into entries (bucket, profile_id, entered_at, rules_version, rule, run, step, what, because, until_at)
+        select bucket((value ->> 0)::bigint), (value ->> 0)::bigint, (value ->> 1)::bigint, (value ->> 2)::bigint, value ->> 3,
+            (value ->> 4)::bigint, value ->> 5, value ->> 6, value ->> 7, (value ->> 8)::bigint
+        from jsonb_array_elements($10::jsonb) as value;
+        insert into rule_entries (rule, minute, slot, entries)
+        select value ->> 0, (value ->> 1)::bigint, pg_backend_pid() & 15, (value ->> 2)::bigint
+        from jsonb_array_elements($11::jsonb) as value order by 1, 2
+        on conflict (rule, minute, slot) do update set entries = rule_entries.entries + excluded.entries;
+        insert into budget_uses (coupon, quarter, slot, used_minor)
+        select value ->> 0, (value ->> 1)::bigint, pg_backend_pid() & 15, (value ->> 2)::bigint
+        from jsonb_array_elements($12::jsonb) as value order by 1, 2
+        on conflict (coupon, quarter, slot) do update set used_minor = budget_uses.used_minor + excluded.used_minor"
+    ),
+};
 
 /// What stands in the way of a claim's commit, and what must not be overslept.
 struct Guard {
@@ -200,6 +292,9 @@ impl Work for Commit {
         if self.batch.is_empty() {
             return Ok(Vec::new());
         }
+        let people: Vec<ProfileId> = self.batch.iter().map(|commit| commit.claim.profile).collect();
+        let events = self.batch.iter().map(|commit| commit.decision.own_events.len()).sum();
+        tx.take(Needs { people: &people, events, ..Needs::default() }).await?;
         let mut guards = guards(&self.batch, tx).await?;
         let mut sheet = Sheet::default();
         let mut answers = vec![Committed::Conflict; self.batch.len()];
@@ -233,7 +328,7 @@ type GuardRow = (i64, i64, Option<i64>, u8, Option<i64>);
 
 async fn ask_guards(claims: impl Iterator<Item = &Claim>, tx: &mut Tx<'_>) -> Result<Vec<GuardRow>, StoreError> {
     let asked: Vec<_> = claims.map(|claim| (claim.profile.0, claim.upto.0)).collect();
-    let answer = sqlx::query(GUARDS).bind(json(&asked)?).fetch_one(&mut *tx.connection).await?;
+    let answer = query(&GUARDS).bind(json(&asked)?).fetch_one(&mut tx.session).await?;
     Fields::all("profiles", &answer)
 }
 
@@ -243,7 +338,7 @@ struct Sheet<'c> {
     profiles: Vec<(i64, Option<i64>, i64, usize, usize)>,
     ended: Vec<(i64, i64)>,
     messages: Vec<NewMessage<'c>>,
-    cancelled: Vec<(String, &'c str, i64)>,
+    cancelled: Vec<(String, &'c str, i64, i64)>,
     postings: Vec<PostingRow<'c>>,
     allocations: Vec<(i64, u32, u32, i64)>,
     exposures: Vec<(i64, &'c str, &'c str, u32, i64, u8, &'c str)>,
@@ -323,7 +418,7 @@ impl<'c> Sheet<'c> {
         self.profiles.push((id.0, due(due_at), claim.upto.0, place.0, place.1));
         self.messages.extend(messages.iter().map(|message| new_message(id, message)));
         let decided_at = profile.decided_at.map_or(0, Timestamp::as_ms);
-        self.cancelled.extend(cancelled.iter().map(|(message, because)| (hex(message.0), &**because, decided_at)));
+        self.cancelled.extend(cancelled.iter().map(|(message, because)| (hex(message.0), &**because, decided_at, id.0)));
         for posting in postings {
             self.postings.push(posting_row(id, posting));
             let mut by_lot: BTreeMap<u32, i64> = BTreeMap::new();
@@ -332,7 +427,7 @@ impl<'c> Sheet<'c> {
         }
         self.exposures.extend(exposures.iter().map(|e| (id.0, &*e.rule, &*e.run_key, e.run, e.at.as_ms(), u8::from(e.held_out), &*e.by)));
         for event in own_events {
-            self.own_events.push(event_row(tx.memory.event_seq(), id, event, Waits::No)?);
+            self.own_events.push(event_row(tx.memory.event_seq()?, id, event, Waits::No)?);
         }
         self.entries.extend(entries.iter().map(|entry| entry_columns(id, *rules_version, entry)));
         for (rule, at) in entered {
@@ -346,11 +441,11 @@ impl<'c> Sheet<'c> {
 
     async fn write(self, states: &[u8], tx: &mut Tx<'_>) -> Result<(), StoreError> {
         if !self.budgets.is_empty() {
-            tx.memory.numbers.world += 1;
+            tx.memory.change_world();
         }
         let flat = |counts: BTreeMap<(&'c str, i64), u64>| counts.into_iter().map(|((name, at), n)| (name, at, n)).collect::<Vec<_>>();
         let budgets: Vec<_> = self.budgets.into_iter().map(|((coupon, at), minor)| (coupon, at, minor)).collect();
-        sqlx::query(COMMIT)
+        query(&COMMIT)
             .bind(json(&self.profiles)?)
             .bind(states)
             .bind(json(&self.ended)?)
@@ -363,7 +458,7 @@ impl<'c> Sheet<'c> {
             .bind(json(&self.entries)?)
             .bind(json(&flat(self.brake))?)
             .bind(json(&budgets)?)
-            .execute(&mut *tx.connection)
+            .execute(&mut tx.session)
             .await?;
         Ok(())
     }
@@ -374,8 +469,13 @@ impl<'c> Sheet<'c> {
 pub(super) struct Release(pub Vec<Claim>);
 
 /// $1: (profile, epoch). The claim did not count.
-pub(super) const RELEASE: &str = "update claims set worker = null, claims = claims - 1
-    where (profile_id, epoch) in (select value ->> 0, value ->> 1 from json_each($1))";
+pub(super) const RELEASE: Sql = Sql {
+    sqlite: "update claims set worker = null, claims = claims - 1
+    where (profile_id, epoch) in (select value ->> 0, value ->> 1 from json_each($1))",
+    postgres: "update claims set worker = null, claims = claims - 1
+        from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as epoch from jsonb_array_elements($1::jsonb) as value) j
+        where claims.bucket = bucket(j.id) and claims.profile_id = j.id and claims.epoch = j.epoch and claims.worker is not null",
+};
 
 #[async_trait]
 impl Work for Release {
@@ -383,7 +483,7 @@ impl Work for Release {
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let claims: Vec<_> = self.0.iter().map(|claim| (claim.profile.0, claim.epoch)).collect();
-        sqlx::query(RELEASE).bind(json(&claims)?).execute(&mut *tx.connection).await?;
+        query(&RELEASE).bind(json(&claims)?).execute(&mut tx.session).await?;
         Ok(())
     }
 }
@@ -394,23 +494,33 @@ pub(super) struct Quarantine {
 }
 
 /// $1: (profile, because); $2: now.
-pub(super) const SET_ASIDE: &str = "
+pub(super) const SET_ASIDE: Sql = Sql {
+    sqlite: "
     update profiles set quarantined_at = $2, quarantined_because = j.because, due_at = null, version = version + 1
     from (select value ->> 0 as id, value ->> 1 as because from json_each($1)) j where profiles.id = j.id;
-    delete from claims where profile_id in (select value ->> 0 from json_each($1))";
+    delete from claims where profile_id in (select value ->> 0 from json_each($1))",
+    postgres: "
+        update profiles set quarantined_at = $2, quarantined_because = j.because, due_at = null, version = version + 1
+        from (select (value ->> 0)::bigint as id, value ->> 1 as because from jsonb_array_elements($1::jsonb) as value) j
+        where profiles.bucket = bucket(j.id) and profiles.id = j.id;
+        delete from claims using (select (value ->> 0)::bigint as id from jsonb_array_elements($1::jsonb) as value) j
+        where claims.bucket = bucket(j.id) and claims.profile_id = j.id",
+};
 
 #[async_trait]
 impl Work for Quarantine {
     type Done = ();
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let people: Vec<ProfileId> = self.profiles.iter().map(|(claim, _)| claim.profile).collect();
+        tx.take(Needs { people: &people, ..Needs::default() }).await?;
         let guards = ask_guards(self.profiles.iter().map(|(claim, _)| claim), tx).await?;
         let epochs: HashMap<ProfileId, Option<i64>> = guards.into_iter().map(|(id, _, epoch, ..)| (ProfileId(id), epoch)).collect();
         // somebody else's claim by now: theirs to judge
         let ours = |claim: &Claim| epochs.get(&claim.profile) == Some(&Some(claim.epoch));
         let aside: Vec<_> =
             self.profiles.iter().filter(|(claim, _)| ours(claim)).map(|(claim, because)| (claim.profile.0, because)).collect();
-        sqlx::query(SET_ASIDE).bind(json(&aside)?).bind(self.at.as_ms()).execute(&mut *tx.connection).await?;
+        query(&SET_ASIDE).bind(json(&aside)?).bind(self.at.as_ms()).execute(&mut tx.session).await?;
         Ok(())
     }
 }
@@ -421,19 +531,29 @@ pub(super) struct Reinstate {
 }
 
 /// $1: ids; $2: the instant. The version moves, so that a look under way does not set a later due instant over this one.
-pub(super) const REINSTATE: &str = "
+pub(super) const REINSTATE: Sql = Sql {
+    sqlite: "
     update profiles set quarantined_at = null, quarantined_because = null, due_at = min(coalesce(due_at, $2), $2), version = version + 1
     where id in (select value from json_each($1)) and merged_into is null;
-    delete from claims where profile_id in (select value from json_each($1)) and worker is null";
+    delete from claims where profile_id in (select value from json_each($1)) and worker is null",
+    postgres: "
+        update profiles set quarantined_at = null, quarantined_because = null, due_at = least(coalesce(due_at, $2), $2),
+            version = version + 1
+        from jsonb_array_elements_text($1::jsonb) as j(value)
+        where profiles.bucket = bucket(j.value::bigint) and profiles.id = j.value::bigint and profiles.merged_into is null;
+        delete from claims using jsonb_array_elements_text($1::jsonb) as j(value)
+        where claims.bucket = bucket(j.value::bigint) and claims.profile_id = j.value::bigint and claims.worker is null",
+};
 
 #[async_trait]
 impl Work for Reinstate {
     type Done = ();
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        tx.take(Needs { people: &self.profiles, ..Needs::default() }).await?;
         let ids: BTreeSet<i64> = self.profiles.iter().map(|id| id.0).collect();
         let ids: Vec<i64> = ids.into_iter().collect();
-        sqlx::query(REINSTATE).bind(json(&ids)?).bind(self.at.as_ms()).execute(&mut *tx.connection).await?;
+        query(&REINSTATE).bind(json(&ids)?).bind(self.at.as_ms()).execute(&mut tx.session).await?;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::rows::{Fields, States, Waits, event_row, insert_events, json};
-use super::writer::Tx;
+use super::{Needs, Sql, Tx, query};
 use crate::engine::action::MessageId;
 use crate::engine::merge;
 use crate::engine::profile::Profile;
@@ -15,19 +15,37 @@ use crate::engine::time::Timestamp;
 use crate::store::{Identity, Link, NewEvent, ProfileId, StoreError};
 
 /// $1: (kind, value). The known ones by their place there.
-pub(super) const FIND_IDENTITIES: &str = "select json_group_array(json_array(j.key, i.profile_id)) from json_each($1) j
-    join identities i on i.kind = j.value ->> 0 and i.value = j.value ->> 1";
+pub(super) const FIND_IDENTITIES: Sql = Sql {
+    sqlite: "select json_group_array(json_array(j.key, i.profile_id)) from json_each($1) j
+    join identities i on i.kind = j.value ->> 0 and i.value = j.value ->> 1",
+    postgres: "select coalesce(json_agg(json_build_array(j.key - 1, i.profile_id)), '[]')::text
+        from jsonb_array_elements($1::jsonb) with ordinality as j(value, key)
+        join identities i on i.kind = j.value ->> 0 and i.value = j.value ->> 1",
+};
 
 /// Which of the profiles $1 are known by a user id.
-pub(super) const FIND_USERS: &str = "select distinct i.profile_id from json_each($1) j
-    join identities i on i.profile_id = j.value where i.kind = 'user'";
+pub(super) const FIND_USERS: Sql = Sql {
+    sqlite: "select distinct i.profile_id from json_each($1) j
+    join identities i on i.profile_id = j.value where i.kind = 'user'",
+    postgres: "select distinct i.profile_id from jsonb_array_elements_text($1::jsonb) as j(value)
+        join identities i on i.profile_id = j.value::bigint where i.kind = 'user'",
+};
 
 /// $1: rows of id, key, place and length of the state in $2; $3: rows of kind, value, profile.
-pub(super) const CREATE_PROFILES: &str = "
+pub(super) const CREATE_PROFILES: Sql = Sql {
+    sqlite: "
     insert into profiles (id, key, version, due_at, absorbed_seq, woken_seq, state)
     select value ->> 0, value ->> 1, 0, null, 0, 0, substr($2, value ->> 2, value ->> 3) from json_each($1);
     insert into identities (kind, value, profile_id)
-    select value ->> 0, value ->> 1, value ->> 2 from json_each($3)";
+    select value ->> 0, value ->> 1, value ->> 2 from json_each($3)",
+    postgres: "
+        insert into profiles (bucket, id, key, version, due_at, absorbed_seq, woken_seq, state)
+        select bucket((value ->> 0)::bigint), (value ->> 0)::bigint, value ->> 1, 0, null, 0, 0,
+            substr($2, (value ->> 2)::integer, (value ->> 3)::integer)
+        from jsonb_array_elements($1::jsonb) as value;
+        insert into identities (kind, value, profile_id)
+        select value ->> 0, value ->> 1, (value ->> 2)::bigint from jsonb_array_elements($3::jsonb) as value order by 1, 2",
+};
 
 /// What becomes of the people that a batch speaks of.
 #[derive(Default)]
@@ -46,14 +64,15 @@ impl People {
         let mut people = People::default();
         people.find(events, tx).await?;
         let mut users = people.users_among_the_linked(events, tx).await?;
+        tx.take(Needs { profiles: people.unknown(events), ..Needs::default() }).await?;
         for new in events {
             if let (Identity::User(_), Some(link)) = (&new.identity, &new.link) {
-                people.follow(&new.identity, link, &mut users, tx);
+                people.follow(&new.identity, link, &mut users, tx)?;
             }
         }
         for new in events {
             if !people.of.contains_key(&new.identity) {
-                people.create(&new.identity, tx);
+                people.create(&new.identity, tx)?;
             }
         }
         people.write(tx).await?;
@@ -69,12 +88,22 @@ impl People {
         self.created.len() as u64
     }
 
+    /// Everybody whom the batch speaks of, those who go in a merge too.
+    pub fn all(&self) -> Vec<ProfileId> {
+        self.of.values().copied().chain(self.merged.iter().map(|(gone, _)| *gone)).collect()
+    }
+
+    /// How many of the senders' names are known of nobody.
+    fn unknown(&self, events: &[NewEvent]) -> usize {
+        events.iter().map(|new| &new.identity).filter(|identity| !self.of.contains_key(identity)).collect::<BTreeSet<_>>().len()
+    }
+
     async fn find(&mut self, events: &[NewEvent], tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let mut distinct: BTreeSet<Identity> = events.iter().map(|new| new.identity.clone()).collect();
         distinct.extend(events.iter().filter_map(|new| new.link.as_ref()).flat_map(linked));
         let distinct: Vec<Identity> = distinct.into_iter().collect();
         let asked: Vec<_> = distinct.iter().map(parts).collect();
-        let answer = sqlx::query(FIND_IDENTITIES).bind(json(&asked)?).fetch_one(&mut *tx.connection).await?;
+        let answer = query(&FIND_IDENTITIES).bind(json(&asked)?).fetch_one(&mut tx.session).await?;
         for (place, id) in Fields::all::<(usize, i64)>("identities", &answer)? {
             if let Some(identity) = distinct.get(place) {
                 self.of.insert(identity.clone(), ProfileId(id));
@@ -95,12 +124,12 @@ impl People {
             return Ok(HashSet::new());
         }
         let asked: Vec<i64> = apart.into_iter().collect();
-        let rows = sqlx::query(FIND_USERS).bind(json(&asked)?).fetch_all(&mut *tx.connection).await?;
+        let rows = query(&FIND_USERS).bind(json(&asked)?).fetch_all(&mut tx.session).await?;
         rows.iter().map(|row| Ok(ProfileId(Fields::of("identities", row).next("profile_id")?))).collect()
     }
 
     /// Makes one person of two ids. Who is known by one of them only gets the other; who is known by both as two is merged.
-    fn follow(&mut self, user: &Identity, link: &Link, users: &mut HashSet<ProfileId>, tx: &mut Tx<'_>) {
+    fn follow(&mut self, user: &Identity, link: &Link, users: &mut HashSet<ProfileId>, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let other = linked(link).find_map(|other| self.of.get(&other).copied());
         let may_join = |other: &ProfileId| matches!(link, Link::Previous(_)) || !users.contains(other);
         let one = match (self.of.get(user).copied(), other) {
@@ -108,7 +137,7 @@ impl People {
                 self.attach(user.clone(), other);
                 other
             }
-            (None, _) => self.create(user, tx),
+            (None, _) => self.create(user, tx)?,
             (Some(known), Some(other)) if known != other && may_join(&other) => {
                 self.merged.push((other, known));
                 self.of.values_mut().filter(|owner| **owner == other).for_each(|owner| *owner = known);
@@ -122,6 +151,7 @@ impl People {
                 self.attach(id, one);
             }
         }
+        Ok(())
     }
 
     fn attach(&mut self, identity: Identity, owner: ProfileId) {
@@ -129,11 +159,11 @@ impl People {
         self.attached.push((identity, owner));
     }
 
-    fn create(&mut self, identity: &Identity, tx: &mut Tx<'_>) -> ProfileId {
-        let id = tx.memory.profile_id();
+    fn create(&mut self, identity: &Identity, tx: &mut Tx<'_>) -> Result<ProfileId, StoreError> {
+        let id = tx.memory.profile_id()?;
         self.created.push((id, parts(identity).1.to_owned()));
         self.attach(identity.clone(), id);
-        id
+        Ok(id)
     }
 
     async fn write(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
@@ -151,12 +181,7 @@ impl People {
             .collect();
         let identities: Vec<_> = self.attached.iter().map(|(identity, owner)| (parts(identity), owner.0)).collect();
         let identities: Vec<_> = identities.iter().map(|((kind, value), owner)| (kind, value, owner)).collect();
-        sqlx::query(CREATE_PROFILES)
-            .bind(json(&profiles)?)
-            .bind(states.into_bytes())
-            .bind(json(&identities)?)
-            .execute(&mut *tx.connection)
-            .await?;
+        query(&CREATE_PROFILES).bind(json(&profiles)?).bind(states.into_bytes()).bind(json(&identities)?).execute(&mut tx.session).await?;
         Ok(())
     }
 
@@ -193,56 +218,91 @@ fn linked(link: &Link) -> impl Iterator<Item = Identity> {
 
 // -------------------------------------------------------------------------------------------------------------- merges
 
-/// Events that are facts about the person: what came from outside, and what ends consent. $1 gone, $2 stays, $3 the first number.
-pub(super) const COPY_FACTS: &str = "
+/// Events that are facts about the person: what came from outside, and what ends consent. $1 gone, $2 stays, $3 the number before theirs.
+pub(super) const COPY_FACTS: Sql = Sql {
+    sqlite: "
     insert into events (seq, profile_id, id_hash, source, event_id, kind, name, occurred_at, received_at, waits, properties)
-    select $3 + row_number() over (order by e.seq) - 1, $2, e.id_hash, e.source, e.event_id, e.kind, e.name, e.occurred_at,
+    select $3 + row_number() over (order by e.seq), $2, e.id_hash, e.source, e.event_id, e.kind, e.name, e.occurred_at,
         e.received_at, 2, e.properties
     from events e where e.profile_id = $1 and (e.kind <> 'engine' or e.name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))
         and not exists (select 1 from events u where u.profile_id = $2 and u.id_hash = e.id_hash
             and u.source = e.source and u.event_id = e.event_id)
-        and not exists (select 1 from removed_events r where r.profile_id = $2 and r.id_hash = e.id_hash)";
+        and not exists (select 1 from removed_events r where r.profile_id = $2 and r.id_hash = e.id_hash)",
+    postgres: "
+        insert into events (bucket, seq, profile_id, id_hash, source, event_id, kind, name, occurred_at, received_at, waits, properties)
+        select bucket($2), nextval('events_seq'), $2, e.id_hash, e.source, e.event_id, e.kind, e.name, e.occurred_at, e.received_at, 2,
+            e.properties
+        from (select * from events e where e.bucket = bucket($1) and e.profile_id = $1
+            and (e.kind <> 'engine' or e.name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))
+            and not exists (select 1 from events u where u.bucket = bucket($2) and u.profile_id = $2 and u.id_hash = e.id_hash
+                and u.source = e.source and u.event_id = e.event_id)
+            and not exists (select 1 from removed_events r where r.bucket = bucket($2) and r.profile_id = $2 and r.id_hash = e.id_hash)
+            order by e.seq) e",
+};
 
-/// $1 stays, $2 the first number copied, $3 the person is due then, $4 the newest number.
-pub(super) const HEAR_FACTS: &str = "
+/// $1 stays, $2 the number before those of the copied ones, $3 the person is due then.
+pub(super) const HEAR_FACTS: Sql = Sql {
+    sqlite: "
     insert into consents (profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at, received_at,
         text_version, expires_at)
     select e.profile_id, e.seq, coalesce(e.properties ->> 'purpose', ''), coalesce(e.properties ->> 'channel', ''),
         coalesce(e.properties ->> 'granted', 0) in (1, 'true'), coalesce(e.properties ->> 'basis', ''),
         coalesce(e.properties ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at,
         e.properties ->> 'text_version', cast(round(unixepoch(e.properties ->> 'expires_at', 'subsec') * 1000) as integer)
-    from events e where e.profile_id = $1 and e.seq >= $2 and e.kind = 'consent'
+    from events e where e.profile_id = $1 and e.seq > $2 and e.kind = 'consent'
     on conflict do nothing;
-    update profiles set due_at = case when quarantined_at is null then min(coalesce(due_at, $3), $3) end, woken_seq = max(woken_seq, $4)
-    where id = $1";
+    update profiles set due_at = case when quarantined_at is null then min(coalesce(due_at, $3), $3) end,
+        woken_seq = max(woken_seq, coalesce((select max(e.seq) from events e where e.profile_id = $1), 0))
+    where id = $1",
+    postgres: "
+        insert into consents (bucket, profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at,
+            received_at, text_version, expires_at)
+        select e.bucket, e.profile_id, e.seq, coalesce(e.properties::json ->> 'purpose', ''), coalesce(e.properties::json ->> 'channel', ''),
+            coalesce(e.properties::json ->> 'granted', '') in ('1', 'true'), coalesce(e.properties::json ->> 'basis', ''),
+            coalesce(e.properties::json ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at,
+            e.properties::json ->> 'text_version',
+            round(extract(epoch from (e.properties::json ->> 'expires_at')::timestamptz) * 1000)::bigint
+        from events e where e.bucket = bucket($1) and e.profile_id = $1 and e.seq > $2 and e.kind = 'consent'
+        on conflict do nothing;
+        update profiles set due_at = case when quarantined_at is null then least(coalesce(due_at, $3), $3) end,
+            woken_seq = greatest(woken_seq, (select max(e.seq) from events e where e.bucket = bucket($1) and e.profile_id = $1))
+        where bucket = bucket($1) and id = $1",
+};
 
 /// What of the gone profile $1 is still to go out and was never tried, and its state. What was tried may have reached the person.
-pub(super) const STILL_OPEN: &str =
-    "select m.id from messages m where m.profile_id = $1 and m.state in ('queued', 'leased') and m.attempts = 0";
-pub(super) const GONE_STATE: &str = "select id, state from profiles where id = $1";
+pub(super) const STILL_OPEN: Sql = Sql {
+    sqlite: "select m.id from messages m where m.profile_id = $1 and m.state in ('queued', 'leased') and m.attempts = 0",
+    postgres: "select m.id from messages m where m.bucket = bucket($1) and m.profile_id = $1 and m.state in ('queued', 'leased')
+        and m.attempts = 0",
+};
+pub(super) const GONE_STATE: Sql = Sql {
+    sqlite: "select id, state from profiles where id = $1",
+    postgres: "select id, state from profiles where bucket = bucket($1) and id = $1",
+};
 
 /// Whether $1 has heard of the merge with $2 already.
-pub(super) const HEARD_OF: &str = "select count(*) from events where profile_id = $1 and id_hash = $2 and kind = 'engine'";
+pub(super) const HEARD_OF: Sql = Sql {
+    sqlite: "select count(*) from events where profile_id = $1 and id_hash = $2 and kind = 'engine'",
+    postgres: "select count(*) from events where bucket = bucket($1) and profile_id = $1 and id_hash = $2 and kind = 'engine'",
+};
 
-pub(super) const INSERT_MERGED: &str = insert_events!("$1");
+pub(super) const INSERT_MERGED: Sql = Sql { sqlite: insert_events!("$1"), postgres: insert_events!(postgres "$1") };
 
 async fn copy_facts(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    let first = tx.memory.event_seq();
-    let copied = sqlx::query(COPY_FACTS).bind(gone.0).bind(stays.0).bind(first.0).execute(&mut *tx.connection).await?;
-    for _ in 1..copied.rows_affected() {
-        tx.memory.event_seq();
-    }
-    let last = tell(gone, stays, at, tx).await?.unwrap_or(first.0 + copied.rows_affected() as i64 - 1);
-    let hear = sqlx::query(HEAR_FACTS).bind(stays.0).bind(first.0).bind(at.as_ms()).bind(last);
-    hear.execute(&mut *tx.connection).await?;
+    tx.take(Needs { events: 1, ..Needs::default() }).await?;
+    let before = tx.memory.event_seq()?;
+    let copied = query(&COPY_FACTS).bind(gone.0).bind(stays.0).bind(before.0).execute(&mut tx.session).await?;
+    tx.memory.skip_events(copied);
+    tell(gone, stays, at, tx).await?;
+    query(&HEAR_FACTS).bind(stays.0).bind(before.0).bind(at.as_ms()).execute(&mut tx.session).await?;
     Ok(())
 }
 
-/// Tells the profile that stays what the shop did for the one that goes; the number of that event, if it is new.
-async fn tell(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<Option<i64>, StoreError> {
-    let rows = sqlx::query(STILL_OPEN).bind(gone.0).fetch_all(&mut *tx.connection).await?;
+/// Tells the profile that stays what the shop did for the one that goes, unless it has heard.
+async fn tell(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let rows = query(&STILL_OPEN).bind(gone.0).fetch_all(&mut tx.session).await?;
     let open: Vec<MessageId> = rows.iter().map(|row| Fields::of("messages", row).message_id("id")).collect::<Result<_, _>>()?;
-    let row = sqlx::query(GONE_STATE).bind(gone.0).fetch_one(&mut *tx.connection).await?;
+    let row = query(&GONE_STATE).bind(gone.0).fetch_one(&mut tx.session).await?;
     let mut fields = Fields::of("profiles", &row);
     let _id: i64 = fields.next("id")?;
     let state = match fields.state("state") {
@@ -250,23 +310,25 @@ async fn tell(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>)
         Err(error) => {
             // its facts are on record all the same; what is lost is which messages it had
             tracing::error!(profile.id = gone.0, "merged without its messages and coupons: {error}");
-            return Ok(None);
+            return Ok(());
         }
     };
     let event = merge::event(&state, gone.0, &open, at);
-    let row = sqlx::query(HEARD_OF).bind(stays.0).bind(super::memory::id_hash(&event)).fetch_one(&mut *tx.connection).await?;
+    let row = query(&HEARD_OF).bind(stays.0).bind(super::rows::id_hash(&event)).fetch_one(&mut tx.session).await?;
     if Fields::of("events", &row).next::<i64>("count")? > 0 {
-        return Ok(None);
+        return Ok(());
     }
-    let seq = tx.memory.event_seq();
+    tx.take(Needs { events: 1, ..Needs::default() }).await?;
+    let seq = tx.memory.event_seq()?;
     let row = event_row(seq, stays, &event, Waits::AndWakes)?;
-    sqlx::query(INSERT_MERGED).bind(json(&[row])?).execute(&mut *tx.connection).await?;
-    Ok(Some(seq.0))
+    query(&INSERT_MERGED).bind(json(&[row])?).execute(&mut tx.session).await?;
+    Ok(())
 }
 
 /// $1 gone, $2 stays, $3 now. Set aside as well as merged, so that whatever leaves people alone who are set aside leaves this one. Its
 /// consents stay beside their copies: they are the proof for messages that went out. What was removed of it is known again here.
-pub(super) const CLOSE: &str = "
+pub(super) const CLOSE: Sql = Sql {
+    sqlite: "
     insert into removed_events (profile_id, id_hash) select $2, id_hash from removed_events where profile_id = $1 on conflict do nothing;
     update messages set consent_seq = (select n.seq from events o join events n on n.profile_id = $2 and n.id_hash = o.id_hash
             and n.source = o.source and n.event_id = o.event_id where o.profile_id = $1 and o.seq = messages.consent_seq)
@@ -278,9 +340,26 @@ pub(super) const CLOSE: &str = "
     delete from claims where profile_id = $1;
     update messages set state = 'cancelled', because = 'the person has another profile now', changed_at = $3, worker = null
     where profile_id = $1 and state in ('queued', 'leased');
-    delete from events where profile_id = $1 and (kind <> 'engine' or name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))";
+    delete from events where profile_id = $1 and (kind <> 'engine' or name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))",
+    postgres: "
+        insert into removed_events (bucket, profile_id, id_hash)
+        select bucket($2), $2, id_hash from removed_events where bucket = bucket($1) and profile_id = $1 on conflict do nothing;
+        update messages set consent_seq = (select n.seq from events o join events n on n.bucket = bucket($2) and n.profile_id = $2
+                and n.id_hash = o.id_hash and n.source = o.source and n.event_id = o.event_id
+                where o.bucket = bucket($1) and o.profile_id = $1 and o.seq = messages.consent_seq)
+        where bucket = bucket($1) and profile_id = $1 and consent_seq is not null;
+        update identities set profile_id = $2 where profile_id = $1;
+        update profiles set merged_into = $2, quarantined_at = $3, quarantined_because = 'merged into profile ' || $2::text,
+            due_at = null, version = version + 1
+        where bucket = bucket($1) and id = $1;
+        delete from claims where bucket = bucket($1) and profile_id = $1;
+        update messages set state = 'cancelled', because = 'the person has another profile now', changed_at = $3, worker = null
+        where bucket = bucket($1) and profile_id = $1 and state in ('queued', 'leased');
+        delete from events where bucket = bucket($1) and profile_id = $1
+            and (kind <> 'engine' or name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))",
+};
 
 async fn close(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    sqlx::query(CLOSE).bind(gone.0).bind(stays.0).bind(at.as_ms()).execute(&mut *tx.connection).await?;
+    query(&CLOSE).bind(gone.0).bind(stays.0).bind(at.as_ms()).execute(&mut tx.session).await?;
     Ok(())
 }

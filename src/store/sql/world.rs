@@ -1,58 +1,52 @@
 //! What is known beyond one person: pauses and holds, heartbeats, the sources' hours, budgets, the brake's counts.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use sqlx::SqlitePool;
 
-use super::Shared;
 use super::rows::Fields;
-use super::writer::{Tx, Work};
+use super::{Session, Sql, Tx, Work, query};
 use crate::engine::decide::{Pause, RuleState, World};
 use crate::engine::profile::Name;
 use crate::engine::time::{MINUTE_MS, Timestamp};
-use crate::store::{HEARTBEAT_GAP_MS, Operation, PauseScope, SourceHour, StoreError, WorldView};
+use crate::store::{HEARTBEAT_GAP_MS, Operation, PauseScope, SourceHour, StoreError};
 
 // ---------------------------------------------------------------------------------------------------------------- view
 
-/// The world as last read, with the version it had and the month its budgets are of.
+/// The world as last read, with the version it had and the month its budgets are of: asked again only when something in it changed.
 #[derive(Default)]
-pub(super) struct WorldCache(Mutex<Option<(i64, Timestamp, Arc<World>)>>);
+pub(in crate::store) struct WorldCache(Mutex<Option<(i64, Timestamp, Arc<World>)>>);
 
-pub(super) const WORLD_RULES: &str =
-    "select r.rule, r.first_live_at, r.when_live_at, r.when_hash, r.held_at, r.held_because, p.paused_at, p.because
-    from rule_states r left join pauses p on p.scope = 'rule' and p.name = r.rule";
-pub(super) const WORLD_PAUSES: &str = "select scope, name, paused_at, because from pauses where scope <> 'rule'";
-pub(super) const WORLD_DOWNTIMES: &str = "select from_at, until_at from downtimes order by from_at";
-pub(super) const WORLD_QUIET: &str = "select from_at, until_at from quiet_spans order by from_at";
-pub(super) const WORLD_BUDGETS: &str = "select coupon, sum(used_minor) from budget_uses where quarter >= $1 group by coupon";
+impl WorldCache {
+    pub fn get(&self, version: i64, month_start: Timestamp, profiles: u64) -> Option<Arc<World>> {
+        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, _, world) = cache.as_ref().filter(|(v, month, _)| *v == version && *month == month_start)?;
+        Some(if world.profiles == profiles { Arc::clone(world) } else { Arc::new(World { profiles, ..World::clone(world) }) })
+    }
 
-/// The world, from memory while nothing in it changed.
-pub(super) async fn view(readers: &SqlitePool, shared: &Shared, month_start: Timestamp) -> Result<WorldView, StoreError> {
-    // both numbers are read before the tables: what changes meanwhile makes the view old, never wrong
-    let generation = shared.generation.load(Ordering::Acquire);
-    let version = shared.world_version.load(Ordering::Acquire);
-    let profiles = shared.profiles.load(Ordering::Acquire);
-    let cached = {
-        let cache = shared.world.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.as_ref().filter(|(v, month, _)| *v == version && *month == month_start).map(|(_, _, world)| Arc::clone(world))
-    };
-    let world = match cached {
-        Some(world) if world.profiles == profiles => world,
-        Some(world) => Arc::new(World { profiles, ..World::clone(&world) }),
-        None => Arc::new(World { coupon_salt: shared.coupon_salt.clone(), ..read(readers, month_start, profiles).await? }),
-    };
-    let mut cache = shared.world.0.lock().unwrap_or_else(PoisonError::into_inner);
-    *cache = Some((version, month_start, Arc::clone(&world)));
-    Ok(WorldView { world, generation })
+    pub fn put(&self, version: i64, month_start: Timestamp, world: World) -> Arc<World> {
+        let world = Arc::new(world);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, month_start, Arc::clone(&world)));
+        world
+    }
 }
 
-async fn read(readers: &SqlitePool, month_start: Timestamp, profiles: u64) -> Result<World, StoreError> {
+pub(super) const WORLD_RULES: Sql = Sql::same(
+    "select r.rule, r.first_live_at, r.when_live_at, r.when_hash, r.held_at, r.held_because, p.paused_at, p.because
+    from rule_states r left join pauses p on p.scope = 'rule' and p.name = r.rule",
+);
+pub(super) const WORLD_PAUSES: Sql = Sql::same("select scope, name, paused_at, because from pauses where scope <> 'rule'");
+pub(super) const WORLD_DOWNTIMES: Sql = Sql::same("select from_at, until_at from downtimes order by from_at");
+pub(super) const WORLD_QUIET: Sql = Sql::same("select from_at, until_at from quiet_spans order by from_at");
+pub(super) const WORLD_BUDGETS: Sql = Sql {
+    sqlite: "select coupon, sum(used_minor) from budget_uses where quarter >= $1 group by coupon",
+    postgres: "select coupon, sum(used_minor)::bigint from budget_uses where quarter >= $1 group by coupon",
+};
+
+pub(in crate::store) async fn read(session: &mut Session<'_>, month_start: Timestamp, profiles: u64) -> Result<World, StoreError> {
     let mut world = World { profiles, ..World::default() };
-    let mut connection = readers.acquire().await?;
-    for row in sqlx::query(WORLD_RULES).fetch_all(&mut *connection).await? {
+    for row in query(&WORLD_RULES).fetch_all(session).await? {
         let mut fields = Fields::of("rule_states", &row);
         let rule = fields.name("rule")?;
         let state = RuleState {
@@ -64,7 +58,7 @@ async fn read(readers: &SqlitePool, month_start: Timestamp, profiles: u64) -> Re
         };
         world.rules.insert(rule, state);
     }
-    for row in sqlx::query(WORLD_PAUSES).fetch_all(&mut *connection).await? {
+    for row in query(&WORLD_PAUSES).fetch_all(session).await? {
         let mut fields = Fields::of("pauses", &row);
         let (scope, name): (String, Name) = (fields.next("scope")?, fields.name("name")?);
         let pause = Pause { at: fields.instant("paused_at")?, reason: fields.name("because")? };
@@ -74,15 +68,15 @@ async fn read(readers: &SqlitePool, month_start: Timestamp, profiles: u64) -> Re
             _ => world.paused = Some(pause),
         }
     }
-    for row in sqlx::query(WORLD_DOWNTIMES).fetch_all(&mut *connection).await? {
+    for row in query(&WORLD_DOWNTIMES).fetch_all(session).await? {
         let mut fields = Fields::of("downtimes", &row);
         world.downtime.push((fields.instant("from_at")?, fields.instant("until_at")?));
     }
-    for row in sqlx::query(WORLD_QUIET).fetch_all(&mut *connection).await? {
+    for row in query(&WORLD_QUIET).fetch_all(session).await? {
         let mut fields = Fields::of("quiet_spans", &row);
         world.quiet.push((fields.instant("from_at")?, fields.due("until_at")?));
     }
-    for row in sqlx::query(WORLD_BUDGETS).bind(month_start.as_ms()).fetch_all(&mut *connection).await? {
+    for row in query(&WORLD_BUDGETS).bind(month_start.as_ms()).fetch_all(session).await? {
         let mut fields = Fields::of("budget_uses", &row);
         world.budgets.insert(fields.name("coupon")?, fields.next("used_minor")?);
     }
@@ -103,10 +97,12 @@ pub(super) struct SetPause {
     pub by: String,
 }
 
-pub(super) const PAUSE: &str = "insert into pauses (scope, name, paused_at, because, paused_by) values ($1, $2, $3, $4, $5)
-    on conflict (scope, name) do update set paused_at = excluded.paused_at, because = excluded.because, paused_by = excluded.paused_by";
-pub(super) const RESUME: &str = "delete from pauses where scope = $1 and name = $2";
-pub(super) const NOTE: &str = "insert into rule_history (rule, happened_at, what, done_by, why) values ($1, $2, $3, $4, $5)";
+pub(super) const PAUSE: Sql = Sql::same(
+    "insert into pauses (scope, name, paused_at, because, paused_by) values ($1, $2, $3, $4, $5)
+    on conflict (scope, name) do update set paused_at = excluded.paused_at, because = excluded.because, paused_by = excluded.paused_by",
+);
+pub(super) const RESUME: Sql = Sql::same("delete from pauses where scope = $1 and name = $2");
+pub(super) const NOTE: Sql = Sql::same("insert into rule_history (rule, happened_at, what, done_by, why) values ($1, $2, $3, $4, $5)");
 
 #[async_trait]
 impl Work for SetPause {
@@ -120,10 +116,10 @@ impl Work for SetPause {
         };
         match &self.pause {
             Some(pause) => {
-                let insert = sqlx::query(PAUSE).bind(scope).bind(name).bind(pause.at.as_ms()).bind(&*pause.reason).bind(&*self.by);
-                insert.execute(&mut *tx.connection).await?
+                let insert = query(&PAUSE).bind(scope).bind(name).bind(pause.at.as_ms()).bind(&*pause.reason).bind(&*self.by);
+                insert.execute(&mut tx.session).await?
             }
-            None => sqlx::query(RESUME).bind(scope).bind(name).execute(&mut *tx.connection).await?,
+            None => query(&RESUME).bind(scope).bind(name).execute(&mut tx.session).await?,
         };
         match self.scope {
             PauseScope::Rule(_) => note(tx, name, self.at, what, &self.by, why).await?,
@@ -136,17 +132,17 @@ impl Work for SetPause {
 }
 
 async fn note(tx: &mut Tx<'_>, rule: &str, at: Timestamp, what: &str, by: &str, why: &str) -> Result<(), StoreError> {
-    let insert = sqlx::query(NOTE).bind(rule).bind(at.as_ms()).bind(what).bind(by).bind(why);
-    insert.execute(&mut *tx.connection).await?;
+    let insert = query(&NOTE).bind(rule).bind(at.as_ms()).bind(what).bind(by).bind(why);
+    insert.execute(&mut tx.session).await?;
     Ok(())
 }
 
-pub(super) const OPERATIONS: &str = "select rule, happened_at, what, done_by, why from rule_history order by seq desc limit $1";
+pub(super) const OPERATIONS: Sql = Sql::same("select rule, happened_at, what, done_by, why from rule_history order by seq desc limit $1");
 
-pub(super) async fn operations(readers: &SqlitePool, limit: usize) -> Result<Vec<Operation>, StoreError> {
+pub(super) async fn operations(session: &mut Session<'_>, limit: usize) -> Result<Vec<Operation>, StoreError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut operations = Vec::new();
-    for row in sqlx::query(OPERATIONS).bind(limit).fetch_all(readers).await? {
+    for row in query(&OPERATIONS).bind(limit).fetch_all(session).await? {
         let mut fields = Fields::of("rule_history", &row);
         let rule: String = fields.next("rule")?;
         let (at, what): (Timestamp, String) = (fields.instant("happened_at")?, fields.next("what")?);
@@ -168,7 +164,7 @@ pub(super) struct SetHold {
     pub by: String,
 }
 
-pub(super) const HOLD: &str = "update rule_states set held_at = $2, held_because = $3, held_by = $4 where rule = $1";
+pub(super) const HOLD: Sql = Sql::same("update rule_states set held_at = $2, held_because = $3, held_by = $4 where rule = $1");
 
 #[async_trait]
 impl Work for SetHold {
@@ -177,8 +173,8 @@ impl Work for SetHold {
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let (at, because) = self.hold.as_ref().map(|hold| (hold.at.as_ms(), &*hold.reason)).unzip();
         let by = self.hold.as_ref().map(|_| &*self.by);
-        let update = sqlx::query(HOLD).bind(&*self.rule).bind(at).bind(because).bind(by);
-        if update.execute(&mut *tx.connection).await?.rows_affected() == 0 {
+        let update = query(&HOLD).bind(&*self.rule).bind(at).bind(because).bind(by);
+        if update.execute(&mut tx.session).await? == 0 {
             return Err(StoreError::Conflict(format!("rule `{}` never went live here: it", self.rule)));
         }
         let what = if self.hold.is_some() { "held" } else { "released" };
@@ -189,18 +185,27 @@ impl Work for SetHold {
 }
 
 /// From rule to rule by the index, and in each only the minutes asked for: the table has a year's.
-pub(super) const ENTRIES_SINCE: &str = "
+pub(super) const ENTRIES_SINCE: Sql = Sql {
+    sqlite: "
     with recursive entered(rule) as (
         select min(rule) from rule_entries
         union all
         select (select min(rule) from rule_entries where rule > entered.rule) from entered where entered.rule is not null)
     select entered.rule, sum(e.entries) from entered join rule_entries e on e.rule = entered.rule and e.minute >= $1
-    group by entered.rule";
+    group by entered.rule",
+    postgres: "
+        with recursive entered(rule) as (
+            select min(rule) from rule_entries
+            union all
+            select (select min(rule) from rule_entries where rule > entered.rule) from entered where entered.rule is not null)
+        select entered.rule, sum(e.entries)::bigint from entered join rule_entries e on e.rule = entered.rule and e.minute >= $1
+        group by entered.rule",
+};
 
-pub(super) async fn entries_since(readers: &SqlitePool, since: Timestamp) -> Result<BTreeMap<Name, u64>, StoreError> {
+pub(super) async fn entries_since(session: &mut Session<'_>, since: Timestamp) -> Result<BTreeMap<Name, u64>, StoreError> {
     let minute = since.as_ms().div_euclid(MINUTE_MS) * MINUTE_MS;
     let mut entries = BTreeMap::new();
-    for row in sqlx::query(ENTRIES_SINCE).bind(minute).fetch_all(readers).await? {
+    for row in query(&ENTRIES_SINCE).bind(minute).fetch_all(session).await? {
         let mut fields = Fields::of("rule_entries", &row);
         entries.insert(fields.name("rule")?, fields.count("entries")?);
     }
@@ -215,14 +220,22 @@ pub(super) struct Heartbeat {
     pub now: Timestamp,
 }
 
-pub(super) const LATEST_HEARTBEAT: &str = "select max(beaten_at) from heartbeats";
-pub(super) const DOWNTIME: &str = "insert into downtimes (from_at, until_at) values ($1, $2)
-    on conflict (from_at) do update set until_at = max(until_at, excluded.until_at)";
-pub(super) const BEAT: &str = "insert into heartbeats (worker, beaten_at) values ($1, $2)
-    on conflict (worker) do update set beaten_at = max(beaten_at, excluded.beaten_at)";
+pub(super) const LATEST_HEARTBEAT: Sql = Sql::same("select max(beaten_at) from heartbeats");
+pub(super) const DOWNTIME: Sql = Sql {
+    sqlite: "insert into downtimes (from_at, until_at) values ($1, $2)
+    on conflict (from_at) do update set until_at = max(until_at, excluded.until_at)",
+    postgres: "insert into downtimes (from_at, until_at) values ($1, $2)
+        on conflict (from_at) do update set until_at = greatest(downtimes.until_at, excluded.until_at)",
+};
+pub(super) const BEAT: Sql = Sql {
+    sqlite: "insert into heartbeats (worker, beaten_at) values ($1, $2)
+    on conflict (worker) do update set beaten_at = max(beaten_at, excluded.beaten_at)",
+    postgres: "insert into heartbeats (worker, beaten_at) values ($1, $2)
+        on conflict (worker) do update set beaten_at = greatest(heartbeats.beaten_at, excluded.beaten_at)",
+};
 
-pub(super) async fn latest_heartbeat(readers: &SqlitePool) -> Result<Option<Timestamp>, StoreError> {
-    let row = sqlx::query(LATEST_HEARTBEAT).fetch_one(readers).await?;
+pub(super) async fn latest_heartbeat(session: &mut Session<'_>) -> Result<Option<Timestamp>, StoreError> {
+    let row = query(&LATEST_HEARTBEAT).fetch_one(session).await?;
     Fields::of("heartbeats", &row).optional_instant("beaten_at")
 }
 
@@ -231,13 +244,13 @@ impl Work for Heartbeat {
     type Done = ();
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let row = sqlx::query(LATEST_HEARTBEAT).fetch_one(&mut *tx.connection).await?;
+        let row = query(&LATEST_HEARTBEAT).fetch_one(&mut tx.session).await?;
         let latest = Fields::of("heartbeats", &row).optional_instant("beaten_at")?;
         if let Some(latest) = latest.filter(|latest| self.since.ms_since(*latest) > HEARTBEAT_GAP_MS) {
-            sqlx::query(DOWNTIME).bind(latest.as_ms()).bind(self.since.as_ms()).execute(&mut *tx.connection).await?;
-            tx.memory.numbers.world += 1;
+            query(&DOWNTIME).bind(latest.as_ms()).bind(self.since.as_ms()).execute(&mut tx.session).await?;
+            tx.memory.change_world();
         }
-        sqlx::query(BEAT).bind(&*self.worker).bind(self.now.as_ms()).execute(&mut *tx.connection).await?;
+        query(&BEAT).bind(&*self.worker).bind(self.now.as_ms()).execute(&mut tx.session).await?;
         Ok(())
     }
 }
@@ -247,26 +260,31 @@ pub(super) struct RecordQuiet {
     pub until: Timestamp,
 }
 
-pub(super) const QUIET: &str = "insert into quiet_spans (from_at, until_at) values ($1, $2)
-    on conflict (from_at) do update set until_at = excluded.until_at";
+pub(super) const QUIET: Sql = Sql::same(
+    "insert into quiet_spans (from_at, until_at) values ($1, $2)
+    on conflict (from_at) do update set until_at = excluded.until_at",
+);
 
 #[async_trait]
 impl Work for RecordQuiet {
     type Done = ();
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        sqlx::query(QUIET).bind(self.from.as_ms()).bind(super::rows::due(self.until)).execute(&mut *tx.connection).await?;
+        query(&QUIET).bind(self.from.as_ms()).bind(super::rows::due(self.until)).execute(&mut tx.session).await?;
         // what rests on absence is held from now on: no intent decided before may pass
         tx.memory.forbid();
         Ok(())
     }
 }
 
-pub(super) const SOURCE_HOURS: &str = "select source, hour, events from source_hours where hour >= $1 order by source, hour";
+pub(super) const SOURCE_HOURS: Sql = Sql {
+    sqlite: "select source, hour, events from source_hours where hour >= $1 order by source, hour",
+    postgres: "select source, hour, sum(events)::bigint from source_hours where hour >= $1 group by source, hour order by source, hour",
+};
 
-pub(super) async fn source_hours(readers: &SqlitePool, since: Timestamp) -> Result<Vec<SourceHour>, StoreError> {
+pub(super) async fn source_hours(session: &mut Session<'_>, since: Timestamp) -> Result<Vec<SourceHour>, StoreError> {
     let mut hours = Vec::new();
-    for row in sqlx::query(SOURCE_HOURS).bind(since.as_ms()).fetch_all(readers).await? {
+    for row in query(&SOURCE_HOURS).bind(since.as_ms()).fetch_all(session).await? {
         let mut fields = Fields::of("source_hours", &row);
         hours.push(SourceHour { source: fields.name("source")?, hour: fields.instant("hour")?, events: fields.count("events")? });
     }

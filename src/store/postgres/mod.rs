@@ -1,0 +1,253 @@
+//! PostgreSQL: the store for many processes. Each operation is one transaction on a connection of the pool; the operations themselves are
+//! those of [`super::sql`].
+//!
+//! What keeps processes apart:
+//! - **rows are locked in one order** ([`take`]): who judges people locks their rows first, by bucket and number, then messages; claims
+//!   skip what is locked. Where two still collide (two new people under one name, a deadlock with a walk over everybody), the database
+//!   rolls one back and it is done again;
+//! - **a claim holds as long as its process lives** ([`lease`]): every process has a number and beats on the database's clock; who has not
+//!   beaten for [`Options::dead_after`] is dead, its claims are void, and what it was sending is nobody's until somebody records that
+//!   nobody knows. Every claim has an epoch whose upper half is that number, and every write checks it: a process that was taken for dead
+//!   writes nothing any more;
+//! - **what is forbidden is forbidden at once**: send-intents share a lock that whoever pauses something takes alone.
+
+mod lease;
+mod open;
+mod take;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+
+use self::lease::Lease;
+pub use self::open::Options;
+pub(super) use self::take::take;
+use super::sql::world::{self, WorldCache};
+use super::sql::{self, Backend, Session, Supply, Tx, Work};
+use super::suppression::Hasher;
+use super::{EventSeq, ProfileId, StoreError, WorldView};
+use crate::engine::coupon::Salt;
+use crate::engine::decide::World;
+use crate::engine::time::Timestamp;
+
+/// A transaction that others got in the way of is tried so often.
+const TRIES_MAX: u32 = 8;
+/// ... the later the longer apart: so long after the first.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The store over one database, for any number of processes. Clones share the connections.
+#[derive(Clone)]
+pub struct PostgresStore {
+    pool: PgPool,
+    shared: Arc<Shared>,
+    lease: Arc<Lease>,
+}
+
+struct Shared {
+    /// The database as people name it, without the password.
+    name: String,
+    environment: String,
+    coupon_salt: Salt,
+    hasher: Hasher,
+    world: WorldCache,
+    /// The next claim's. Its upper half is this process's number.
+    next_epoch: AtomicI64,
+}
+
+impl PostgresStore {
+    /// Opens the database at a URL (`postgres://user@host/name`), making its tables if need be.
+    pub async fn open(url: &str, environment: &str) -> Result<Self, StoreError> {
+        open::open(Options::new(url, environment)).await
+    }
+
+    pub async fn open_with(options: Options) -> Result<Self, StoreError> {
+        open::open(options).await
+    }
+
+    /// Takes leave: what this process has claimed is free at once. Other clones are useless afterwards.
+    pub async fn close(self) {
+        self.lease.end(&self.pool, &self.shared).await;
+        self.pool.close().await;
+    }
+
+    /// Whether this process may still count on its claims: it has beaten lately, by its own clock. Who may not must not let a byte leave.
+    pub fn is_alive(&self) -> bool {
+        self.lease.is_fresh()
+    }
+
+    async fn attempt<W: Work>(&self, work: &W) -> Result<W::Done, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let mut memory = Memory::of(&self.shared);
+        let done = work.apply(&mut Tx { session: Session::Postgres(&mut transaction), memory: &mut memory }).await?;
+        memory.write(&mut transaction).await?;
+        if let Err(error) = transaction.commit().await {
+            // nobody knows whether it was done: whatever was claimed by it is left to those who look after the dead
+            self.lease.renounce();
+            return Err(error.into());
+        }
+        Ok(done)
+    }
+}
+
+#[async_trait]
+impl Backend for PostgresStore {
+    type Reader = Transaction<'static, Postgres>;
+
+    async fn write<W: Work>(&self, work: W) -> Result<W::Done, StoreError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.attempt(&work).await {
+                Err(StoreError::Raced(_)) if tries < TRIES_MAX => tokio::time::sleep(PAUSE * tries).await,
+                answer => return answer.map_err(|error| self.failed(error)),
+            }
+        }
+    }
+
+    async fn reader(&self) -> Result<Self::Reader, StoreError> {
+        Ok(self.pool.begin_with("begin isolation level repeatable read read only").await?)
+    }
+
+    fn session(reader: &mut Self::Reader) -> Session<'_> {
+        Session::Postgres(reader)
+    }
+
+    fn hasher(&self) -> &Hasher {
+        &self.shared.hasher
+    }
+
+    fn environment_name(&self) -> &str {
+        &self.shared.environment
+    }
+
+    async fn present_generation(&self) -> Result<i64, StoreError> {
+        let mut connection = self.pool.acquire().await.map_err(|error| self.failed(error.into()))?;
+        Ok(take::numbers(&mut connection).await.map_err(|error| self.failed(error))?.generation)
+    }
+
+    fn first_epoch(&self) -> i64 {
+        self.lease.boot() << 32
+    }
+
+    async fn view(&self, month_start: Timestamp) -> Result<WorldView, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let numbers = take::numbers(&mut reader).await?;
+            if let Some(world) = self.shared.world.get(numbers.world, month_start, numbers.profiles) {
+                return Ok(WorldView { world, generation: numbers.generation });
+            }
+            let read = world::read(&mut Session::Postgres(&mut reader), month_start, numbers.profiles).await?;
+            let world = World { coupon_salt: self.shared.coupon_salt.clone(), ..read };
+            Ok(WorldView { world: self.shared.world.put(numbers.world, month_start, world), generation: numbers.generation })
+        };
+        read.await.map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Full { .. } => StoreError::Full { path: self.shared.name.clone().into() },
+            other => other,
+        }
+    }
+}
+
+/// What one transaction has taken, and what it has changed that others must hear of.
+struct Memory<'s> {
+    shared: &'s Shared,
+    events: VecDeque<i64>,
+    profiles: VecDeque<i64>,
+    generation: i64,
+    forbids: bool,
+    changes_world: bool,
+}
+
+impl<'s> Memory<'s> {
+    fn of(shared: &'s Shared) -> Self {
+        Memory { shared, events: VecDeque::new(), profiles: VecDeque::new(), generation: 0, forbids: false, changes_world: false }
+    }
+
+    /// The last thing in the transaction, since everybody meets in these rows.
+    async fn write(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        match (self.forbids, self.changes_world) {
+            (true, _) => take::forbid(connection).await,
+            (false, true) => take::change_world(connection).await,
+            (false, false) => Ok(()),
+        }
+    }
+}
+
+fn untaken(what: &str) -> StoreError {
+    StoreError::Unavailable(format!("more {what} were numbered than taken"))
+}
+
+impl sql::Memory for Memory<'_> {
+    fn hasher(&self) -> &Hasher {
+        &self.shared.hasher
+    }
+
+    fn supply(&mut self, supply: Supply) {
+        self.events.extend(supply.events);
+        self.profiles.extend(supply.profiles);
+        self.generation = supply.generation.unwrap_or(self.generation);
+    }
+
+    fn event_seq(&mut self) -> Result<EventSeq, StoreError> {
+        self.events.pop_front().map(EventSeq).ok_or_else(|| untaken("events"))
+    }
+
+    /// A sequence of the database's does, which never goes back.
+    fn next_event(&self) -> i64 {
+        0
+    }
+
+    /// The statement took them from where everybody takes them.
+    fn skip_events(&mut self, _events: u64) {}
+
+    fn profile_id(&mut self) -> Result<ProfileId, StoreError> {
+        self.profiles.pop_front().map(ProfileId).ok_or_else(|| untaken("people"))
+    }
+
+    fn epoch(&mut self) -> i64 {
+        self.shared.next_epoch.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn generation(&self) -> i64 {
+        self.generation
+    }
+
+    fn forbid(&mut self) {
+        self.forbids = true;
+    }
+
+    fn change_world(&mut self) {
+        self.changes_world = true;
+    }
+
+    /// Another process may have put somebody on it: the table knows.
+    fn may_have_suppressed(&self) -> bool {
+        true
+    }
+
+    fn note_suppressed(&mut self) {}
+
+    fn may_have_erased(&self) -> bool {
+        true
+    }
+
+    fn note_erased(&mut self) {}
+
+    /// Other processes take events in too, so that only the tables know.
+    fn recent_owner(&mut self, _hash: i64) -> Option<ProfileId> {
+        None
+    }
+
+    fn may_be_forgotten(&mut self, _occurred_at: Timestamp) -> bool {
+        true
+    }
+
+    fn remember(&mut self, _hash: i64, _owner: ProfileId, _received_at: Timestamp) {}
+}

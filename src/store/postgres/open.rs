@@ -1,0 +1,109 @@
+//! Opening: the connections, the migrations, and joining those who work on the same database.
+
+use std::borrow::Cow;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, PgConnection, SqlSafeStr as _};
+
+use super::lease::Lease;
+use super::{PostgresStore, Shared};
+use crate::store::StoreError;
+use crate::store::sql::world::WorldCache;
+use crate::store::sql::{self, Session, origin};
+use crate::store::suppression::KEY_BYTES;
+
+/// How a database is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `postgres://user:password@host:port/name`, with the parameters that PostgreSQL's own clients know.
+    pub url: String,
+    /// The name under which it is opened; the first one stays.
+    pub environment: String,
+    /// Connections at most. Default: 8.
+    pub connections: u32,
+    /// How often this process says that it lives. Default: 10 seconds.
+    pub beat: Duration,
+    /// How long nothing is heard of a process before others take over what it had claimed. Default: 30 seconds.
+    pub dead_after: Duration,
+    /// See [`crate::store::sqlite::Options::coupon_salt`].
+    pub coupon_salt: Option<[u8; KEY_BYTES]>,
+}
+
+impl Options {
+    pub fn new(url: &str, environment: &str) -> Self {
+        Options {
+            url: url.to_owned(),
+            environment: environment.to_owned(),
+            connections: 8,
+            beat: Duration::from_secs(10),
+            dead_after: Duration::from_secs(30),
+            coupon_salt: None,
+        }
+    }
+}
+
+/// The migrations, in order, with the numbers of SQLite's. They only ever add.
+pub(super) const MIGRATIONS: [(i64, &str, &str); 6] = [
+    (1, "tables", include_str!("../../../migrations/postgres/0001_tables.sql")),
+    (2, "ingest", include_str!("../../../migrations/postgres/0002_ingest.sql")),
+    (3, "publications", include_str!("../../../migrations/postgres/0003_publications.sql")),
+    (4, "feedback", include_str!("../../../migrations/postgres/0004_feedback.sql")),
+    (5, "doubt", include_str!("../../../migrations/postgres/0005_doubt.sql")),
+    (6, "keeping", include_str!("../../../migrations/postgres/0006_keeping.sql")),
+];
+
+/// How long a connection may take to come about before the operation fails.
+const ACQUIRE_WITHIN: Duration = Duration::from_secs(10);
+/// A statement that runs longer is ended by the server: nothing here takes that long, unless somebody holds a lock.
+const STATEMENT_WITHIN_MS: &str = "30000";
+
+pub(super) async fn open(options: Options) -> Result<PostgresStore, StoreError> {
+    let connect = PgConnectOptions::from_str(&options.url).map_err(|error| unopened(&options.url, error))?;
+    let name = format!("postgres://{}:{}/{}", connect.get_host(), connect.get_port(), connect.get_database().unwrap_or_default());
+    // a commit is on disk when it returns, whatever the server's default is
+    let connect = connect
+        .application_name("rekindle")
+        .options([("synchronous_commit", "on"), ("statement_timeout", STATEMENT_WITHIN_MS), ("lock_timeout", STATEMENT_WITHIN_MS)])
+        .disable_statement_logging();
+    let pool = PgPoolOptions::new()
+        .max_connections(options.connections)
+        .acquire_timeout(ACQUIRE_WITHIN)
+        .connect_with(connect)
+        .await
+        .map_err(|error| unopened(&name, error))?;
+    let mut connection = pool.acquire().await.map_err(|error| unopened(&name, error))?;
+    migrate(&mut connection, &name).await?;
+    let mut session = Session::Postgres(&mut connection);
+    let environment = origin::named_environment(&mut session, &options.environment).await?;
+    let hasher = origin::new_hasher(&mut session).await?;
+    let coupon_salt = origin::new_coupon_salt(&mut session, options.coupon_salt).await?;
+    drop(connection);
+    let shared = Arc::new(Shared { name, environment, coupon_salt, hasher, world: WorldCache::default(), next_epoch: AtomicI64::new(0) });
+    let lease = Lease::begin(&pool, &shared, options.beat, options.dead_after).await?;
+    let store = PostgresStore { pool, shared, lease };
+    sql::finish_first_looks(&store).await?;
+    Ok(store)
+}
+
+fn unopened(name: &str, error: impl std::fmt::Display) -> StoreError {
+    StoreError::Open { path: name.into(), reason: error.to_string() }
+}
+
+/// The server lets one process migrate at a time; the others wait.
+async fn migrate(connection: &mut PgConnection, name: &str) -> Result<(), StoreError> {
+    let migrations = MIGRATIONS
+        .into_iter()
+        .map(|(version, name, text)| Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false));
+    let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
+    match Migrator::with_migrations(migrations.collect()).run_direct(None, connection, false).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(found)) => Err(StoreError::Newer { path: name.into(), found, known }),
+        Err(MigrateError::Execute(error)) => Err(error.into()),
+        Err(error) => Err(unopened(name, error)),
+    }
+}

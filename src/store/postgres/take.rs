@@ -1,0 +1,102 @@
+//! What a transaction takes before it judges: rows locked in one order, numbers, and the right to count on what is forbidden.
+
+use sqlx::{PgConnection, Row as _};
+
+use crate::store::StoreError;
+use crate::store::sql::{Needs, Supply};
+
+/// Locks the people of messages. Everybody locks people before messages, and both by bucket and number.
+pub(super) const LOCK_PEOPLE_OF_MESSAGES: &str = "
+    select p.id from profiles p
+    where (p.bucket, p.id) in (select m.bucket, m.profile_id from messages m where m.id = any($1))
+    order by p.bucket, p.id for update";
+pub(super) const LOCK_MESSAGES: &str = "select 1 from messages where id = any($1) order by bucket, profile_id, id for update";
+/// Locks people; whether each is gone: merged into somebody, or erased.
+pub(super) const LOCK_PEOPLE: &str = "
+    select p.merged_into is not null or coalesce(p.quarantined_because, '') = 'erased' from profiles p
+    where (p.bucket, p.id) in (select bucket(id), id from unnest($1::bigint[]) as id)
+    order by p.bucket, p.id for update";
+pub(super) const NUMBER_EVENTS: &str = "select nextval('events_seq') from generate_series(1, $1)";
+pub(super) const NUMBER_PROFILES: &str = "select nextval('profiles_id_seq') from generate_series(1, $1)";
+
+/// The lock that send-intents share and operators take alone.
+const PERMISSION: i64 = 0x7265_6b69_6e64_6c65;
+pub(super) const SHARE_PERMISSION: &str = "select pg_advisory_xact_lock_shared($1)";
+pub(super) const TAKE_AUTHORITY: &str = "select pg_advisory_xact_lock($1)";
+pub(super) const GENERATION: &str = "select value from counters where name = 'generation'";
+pub(super) const FORBID: &str = "update counters set value = value + 1 where name in ('generation', 'world')";
+pub(super) const CHANGE_WORLD: &str = "update counters set value = value + 1 where name = 'world'";
+/// Its third: how many people were ever numbered. A count would walk through all of them.
+pub(super) const NUMBERS: &str = "select (select value from counters where name = 'world'),
+    (select value from counters where name = 'generation'),
+    (select case when is_called then last_value else 0 end from profiles_id_seq)";
+
+pub(in crate::store) async fn take(connection: &mut PgConnection, needs: Needs<'_>) -> Result<Supply, StoreError> {
+    let mut supply = Supply::default();
+    if needs.authority {
+        sqlx::query(TAKE_AUTHORITY).bind(PERMISSION).execute(&mut *connection).await?;
+    }
+    if needs.permission {
+        sqlx::query(SHARE_PERMISSION).bind(PERMISSION).execute(&mut *connection).await?;
+        // asked by a statement of its own, which sees what was forbidden while we waited
+        let row = sqlx::query(GENERATION).fetch_one(&mut *connection).await?;
+        supply.generation = Some(row.try_get(0)?);
+    }
+    if !needs.messages.is_empty() {
+        let ids: Vec<Vec<u8>> = needs.messages.iter().map(|id| id.0.to_be_bytes().to_vec()).collect();
+        sqlx::query(LOCK_PEOPLE_OF_MESSAGES).bind(&ids).execute(&mut *connection).await?;
+        sqlx::query(LOCK_MESSAGES).bind(&ids).execute(&mut *connection).await?;
+    }
+    if !needs.people.is_empty() {
+        let ids: Vec<i64> = needs.people.iter().map(|id| id.0).collect();
+        let rows = sqlx::query(LOCK_PEOPLE).bind(&ids).fetch_all(&mut *connection).await?;
+        if needs.still_there {
+            for row in rows {
+                if row.try_get::<bool, _>(0)? {
+                    return Err(StoreError::Raced("somebody was merged or erased meanwhile".into()));
+                }
+            }
+        }
+    }
+    // only now: of one person's events the later number is the later one
+    supply.events = numbered(connection, NUMBER_EVENTS, needs.events).await?;
+    supply.profiles = numbered(connection, NUMBER_PROFILES, needs.profiles).await?;
+    Ok(supply)
+}
+
+async fn numbered(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    count: usize,
+) -> Result<std::collections::VecDeque<i64>, StoreError> {
+    if count == 0 {
+        return Ok(Default::default());
+    }
+    let rows = sqlx::query(statement).bind(i64::try_from(count).unwrap_or(i64::MAX)).fetch_all(&mut *connection).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// Something is forbidden or allowed: no intent that was decided before passes from now on, and none is under way.
+pub(super) async fn forbid(connection: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query(TAKE_AUTHORITY).bind(PERMISSION).execute(&mut *connection).await?;
+    sqlx::query(FORBID).execute(&mut *connection).await?;
+    Ok(())
+}
+
+pub(super) async fn change_world(connection: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query(CHANGE_WORLD).execute(&mut *connection).await?;
+    Ok(())
+}
+
+/// By which everybody tells that the world changed.
+pub(super) struct Numbers {
+    pub world: i64,
+    pub generation: i64,
+    pub profiles: u64,
+}
+
+pub(super) async fn numbers(connection: &mut PgConnection) -> Result<Numbers, StoreError> {
+    let row = sqlx::query(NUMBERS).fetch_one(connection).await?;
+    let profiles: i64 = row.try_get(2)?;
+    Ok(Numbers { world: row.try_get(0)?, generation: row.try_get(1)?, profiles: profiles.max(0) as u64 })
+}

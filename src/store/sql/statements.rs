@@ -1,0 +1,256 @@
+//! Every statement of this store, prepared against the schema, and the hot ones held to their indexes. A statement that is in no list
+//! fails the test too.
+
+use std::path::Path;
+
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
+
+use super::{
+    Sql, append as a, backlog as g, decisions as d, erasures as e, identities as i, keys as k, origin as o, outbox as b, publications as p,
+    reads as r, rejects as j, retention as t, rules as u, suppressions as s, world as w,
+};
+use crate::store::sqlite::SqliteStore;
+
+/// Statements that may not walk through a whole table of people, events or messages.
+const HOT: &[(&str, &Sql)] = &[
+    ("FIND_IDENTITIES", &i::FIND_IDENTITIES),
+    ("FIND_USERS", &i::FIND_USERS),
+    ("CREATE_PROFILES", &i::CREATE_PROFILES),
+    ("COPY_FACTS", &i::COPY_FACTS),
+    ("HEAR_FACTS", &i::HEAR_FACTS),
+    ("STILL_OPEN", &i::STILL_OPEN),
+    ("GONE_STATE", &i::GONE_STATE),
+    ("HEARD_OF", &i::HEARD_OF),
+    ("INSERT_MERGED", &i::INSERT_MERGED),
+    ("CLOSE", &i::CLOSE),
+    ("FIND_DUPLICATES", &a::FIND_DUPLICATES),
+    ("APPEND", &a::APPEND),
+    ("RECORD_CONSENTS", &a::RECORD_CONSENTS),
+    ("KEEP_REJECTS", &j::KEEP_REJECTS),
+    ("FORGET_REJECTS", &j::FORGET_REJECTS),
+    ("REJECTS", &j::REJECTS),
+    ("CLAIM", &d::CLAIM),
+    ("WAITING_EVENTS", &d::WAITING_EVENTS),
+    ("GUARDS", &d::GUARDS),
+    ("COMMIT", &d::COMMIT),
+    ("RELEASE", &d::RELEASE),
+    ("SET_ASIDE", &d::SET_ASIDE),
+    ("REINSTATE", &d::REINSTATE),
+    ("CLAIM_MESSAGES", &b::CLAIM_MESSAGES),
+    ("CLAIM_MESSAGES_AS_DUE", &b::CLAIM_MESSAGES_AS_DUE),
+    ("INTERRUPTED", &b::INTERRUPTED),
+    ("STATES", &b::STATES),
+    ("LET_GO", &b::LET_GO),
+    ("INTENT_GUARDS", &b::INTENT_GUARDS),
+    ("INTENT", &b::INTENT),
+    ("RESULT_GUARDS", &b::RESULT_GUARDS),
+    ("RESULT", &b::RESULT),
+    ("SUPPRESS", &s::SUPPRESS),
+    ("NOTE_SOFT_BOUNCES", &s::NOTE_SOFT_BOUNCES),
+    ("SOFT_BOUNCES", &s::SOFT_BOUNCES),
+    ("LISTED", &s::LISTED),
+    ("SUPPRESSIONS_OF", &s::SUPPRESSIONS_OF),
+    ("LIFT", &s::LIFT),
+    ("STATES_OF", &e::STATES_OF),
+    ("NAMES_OF", &e::NAMES_OF),
+    ("ADDRESSES_SAID", &e::ADDRESSES_SAID),
+    ("UNDER_WAY", &e::UNDER_WAY),
+    ("CANCEL", &e::CANCEL),
+    ("STRIP_MESSAGES", &e::STRIP_MESSAGES),
+    ("STRIP_ATTEMPTS", &e::STRIP_ATTEMPTS),
+    ("STRIP_EXPOSURES", &e::STRIP_EXPOSURES),
+    ("STRIP_ENTRIES", &e::STRIP_ENTRIES),
+    ("DELETE_EVENTS", &e::DELETE_EVENTS),
+    ("DELETE_CONSENTS", &e::DELETE_CONSENTS),
+    ("DELETE_IDENTITIES", &e::DELETE_IDENTITIES),
+    ("DELETE_CLAIM", &e::DELETE_CLAIM),
+    ("DELETE_REMOVED", &e::DELETE_REMOVED),
+    ("EMPTY_PROFILES", &e::EMPTY_PROFILES),
+    ("OF_ERASED", &e::OF_ERASED),
+    ("OLDEST_EVENTS", &t::OLDEST_EVENTS),
+    ("OLDEST_MESSAGES", &t::OLDEST_MESSAGES),
+    ("OLDEST_DECISIONS", &t::OLDEST_DECISIONS),
+    ("UNCHANGED", &t::UNCHANGED),
+    ("OLD_EVENTS", &t::OLD_EVENTS),
+    ("REMOVE_EVENTS", &t::REMOVE_EVENTS),
+    ("REMOVE_ATTEMPTS", &t::REMOVE_ATTEMPTS),
+    ("REMOVE_MESSAGES", &t::REMOVE_MESSAGES),
+    ("REMOVE_DECISIONS", &t::REMOVE_DECISIONS),
+    ("MARK", &t::MARK),
+    ("MARKS_OF", &t::MARKS_OF),
+    ("MERGED_OF", &r::MERGED_OF),
+    ("GLANCE", &r::GLANCE),
+    ("MAKE_DUE", &u::MAKE_DUE),
+    ("LAST_PROFILE", &u::LAST_PROFILE),
+    ("NEXT_DUE", &r::NEXT_DUE),
+    ("AGENDA", &r::AGENDA),
+    ("EVENTS", &r::EVENTS),
+    ("PROFILES", &r::PROFILES),
+    ("WAITING", &r::WAITING),
+    ("EVENTS_OF", &r::EVENTS_OF),
+    ("POSTINGS_OF", &r::POSTINGS_OF),
+    ("ENTRIES_OF", &r::ENTRIES_OF),
+    ("EXPOSURES_OF", &r::EXPOSURES_OF),
+    ("MESSAGES_OF", &r::MESSAGES_OF),
+    ("ATTEMPTS_OF", &r::ATTEMPTS_OF),
+    ("ATTEMPTS", &r::ATTEMPTS),
+    ("IDENTITIES_OF", &r::IDENTITIES_OF),
+    ("CONSENTS_OF", &r::CONSENTS_OF),
+    ("MESSAGES", &r::MESSAGES),
+    ("OPEN_MESSAGES", &r::OPEN_MESSAGES),
+    ("WAKE", &b::WAKE),
+    ("ENTRIES", &r::ENTRIES),
+    ("BACKLOG", &g::BACKLOG),
+];
+
+/// Statements for people, for the start, or over tables that stay small.
+const OTHER: &[(&str, &Sql)] = &[
+    ("OPERATIONS", &w::OPERATIONS),
+    ("NAME_ENVIRONMENT", &o::NAME_ENVIRONMENT),
+    ("ENVIRONMENT", &o::ENVIRONMENT),
+    ("ADD_KEY", &k::ADD_KEY),
+    ("REVOKE_KEY", &k::REVOKE_KEY),
+    ("KEYS", &k::KEYS),
+    ("GIVE_KEY", &o::GIVE_KEY),
+    ("KEY", &o::KEY),
+    ("SECURE_DELETE", &e::SECURE_DELETE),
+    ("PLAIN_DELETE", &e::PLAIN_DELETE),
+    ("DELETE_REJECTS", &e::DELETE_REJECTS),
+    ("RECORD_ERASURE", &e::RECORD_ERASURE),
+    ("ERASURES_OF", &e::ERASURES_OF),
+    ("NOTE_REMOVAL", &t::NOTE_REMOVAL),
+    ("REMOVE_REJECTS", &t::REMOVE_REJECTS),
+    ("REMOVALS", &t::REMOVALS),
+    ("RULE_STATES", &u::RULE_STATES),
+    ("PUBLISH", &u::PUBLISH),
+    ("CURRENT_VERSION", &u::CURRENT_VERSION),
+    ("TEXTS_OF", &u::TEXTS_OF),
+    ("PUBLICATIONS", &p::PUBLICATIONS),
+    ("CHANGES", &p::CHANGES),
+    ("EXPLAIN", &p::EXPLAIN),
+    ("AGREE", &p::AGREE),
+    ("REFUSE", &p::REFUSE),
+    ("REFUSED", &p::REFUSED),
+    ("OPEN_FIRST_LOOKS", &u::OPEN_FIRST_LOOKS),
+    ("ADVANCE_FIRST_LOOKS", &u::ADVANCE_FIRST_LOOKS),
+    ("WORLD_RULES", &w::WORLD_RULES),
+    ("WORLD_PAUSES", &w::WORLD_PAUSES),
+    ("WORLD_DOWNTIMES", &w::WORLD_DOWNTIMES),
+    ("WORLD_QUIET", &w::WORLD_QUIET),
+    ("WORLD_BUDGETS", &w::WORLD_BUDGETS),
+    ("PAUSE", &w::PAUSE),
+    ("RESUME", &w::RESUME),
+    ("NOTE", &w::NOTE),
+    ("HOLD", &w::HOLD),
+    ("ENTRIES_SINCE", &w::ENTRIES_SINCE),
+    ("LATEST_HEARTBEAT", &w::LATEST_HEARTBEAT),
+    ("DOWNTIME", &w::DOWNTIME),
+    ("BEAT", &w::BEAT),
+    ("QUIET", &w::QUIET),
+    ("SOURCE_HOURS", &w::SOURCE_HOURS),
+    ("COUNT_ALL", &r::COUNT_ALL),
+    ("COUNT_ENTRIES", &r::COUNT_ENTRIES),
+    ("COUNT_MESSAGES", &r::COUNT_MESSAGES),
+    ("COUNT_POSTINGS", &r::COUNT_POSTINGS),
+    ("COUNT_EXPOSURES", &r::COUNT_EXPOSURES),
+    ("COUNT_DAYS_SENT", &r::COUNT_DAYS_SENT),
+];
+
+const SOURCES: [&str; 15] = [
+    include_str!("append.rs"),
+    include_str!("backlog.rs"),
+    include_str!("decisions.rs"),
+    include_str!("erasures.rs"),
+    include_str!("identities.rs"),
+    include_str!("keys.rs"),
+    include_str!("origin.rs"),
+    include_str!("outbox.rs"),
+    include_str!("publications.rs"),
+    include_str!("reads.rs"),
+    include_str!("rejects.rs"),
+    include_str!("retention.rs"),
+    include_str!("rules.rs"),
+    include_str!("suppressions.rs"),
+    include_str!("world.rs"),
+];
+
+/// Tables that grow with people and their lives.
+const LARGE: [&str; 13] = [
+    "entries",
+    "removed_events",
+    "removed_rows",
+    "suppressions",
+    "soft_bounces",
+    "profiles",
+    "identities",
+    "events",
+    "messages",
+    "attempts",
+    "postings",
+    "allocations",
+    "exposures",
+];
+
+/// Indexes of the few rows of such a table that somebody waits for.
+const PARTIAL: [&str; 5] = ["messages_queued", "profiles_due", "messages_under_way", "messages_unknown", "profiles_set_aside"];
+
+async fn empty_database(directory: &Path) -> SqliteConnection {
+    let path = directory.join("rekindle.db");
+    let store = SqliteStore::open(&path, "test").await.expect("a fresh database opens");
+    store.close().await;
+    SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("it opens again")
+}
+
+fn single_statements(script: &str) -> impl Iterator<Item = &str> {
+    script.split(';').map(str::trim).filter(|statement| !statement.is_empty())
+}
+
+#[tokio::test]
+async fn every_statement_prepares_and_hot_ones_use_their_indexes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut connection = empty_database(directory.path()).await;
+    for (name, script) in HOT.iter().chain(OTHER) {
+        for statement in single_statements(script.sqlite) {
+            let plan = AssertSqlSafe(format!("explain query plan {statement}"));
+            let rows = sqlx::query(plan).fetch_all(&mut connection).await.unwrap_or_else(|e| panic!("{name}: {e}\n{statement}"));
+            let plan: Vec<String> = rows.iter().map(|row| row.get(3)).collect();
+            let walks = |line: &String| LARGE.iter().any(|table| walks_through(line, table, statement));
+            if HOT.iter().any(|(hot, _)| hot == name) && plan.iter().any(walks) {
+                panic!("{name} walks through a large table:\n{statement}\n{}", plan.join("\n"));
+            }
+        }
+    }
+}
+
+/// Whether a line of a plan says that the whole table is read. Aliases are looked up in the statement; reading along a partial index
+/// in order is no walk.
+fn walks_through(line: &str, table: &str, statement: &str) -> bool {
+    let Some(scanned) = line.strip_prefix("SCAN ") else { return false };
+    if PARTIAL.iter().any(|index| scanned.contains(&format!(" INDEX {index}"))) {
+        return false;
+    }
+    let name = scanned.split_whitespace().next().unwrap_or_default();
+    name == table || statement.contains(&format!(" {table} {name} ")) || statement.contains(&format!(" {table} {name}\n"))
+}
+
+#[test]
+fn a_walk_through_a_large_table_is_seen() {
+    let statement = "select count(*) from profiles p where p.key = $1";
+    assert!(LARGE.iter().any(|table| walks_through("SCAN p", table, statement)));
+    assert!(LARGE.iter().any(|table| walks_through("SCAN events USING COVERING INDEX events_by_profile", table, "select 1 from events")));
+    assert!(!LARGE.iter().any(|table| walks_through("SEARCH p USING INTEGER PRIMARY KEY (rowid=?)", table, statement)));
+    assert!(!LARGE.iter().any(|table| walks_through("SCAN j VIRTUAL TABLE INDEX 1:", table, statement)));
+}
+
+#[test]
+fn every_statement_is_in_a_list() {
+    let listed: Vec<&str> = HOT.iter().chain(OTHER).map(|(name, _)| *name).collect();
+    for source in SOURCES {
+        let names = source.lines().filter_map(|line| line.trim().strip_prefix("pub(super) const "));
+        for name in names.filter_map(|rest| rest.split_once(": Sql").map(|(name, _)| name)) {
+            assert!(listed.contains(&name), "{name} is in no list: it would never be prepared by a test");
+        }
+        let hidden = source.lines().any(|line| line.starts_with("const ") && line.contains(": Sql") && line.contains("select"));
+        assert!(!hidden, "a statement that is not pub(super) cannot be listed");
+    }
+}
