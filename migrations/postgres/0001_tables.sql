@@ -82,8 +82,8 @@ create table events (
     primary key (bucket, profile_id, seq)
 );
 create index events_by_seq on events (seq);
--- a second event with the same id is found here: of one person only, and under the lock on that person's row
-create index events_by_id on events (bucket, profile_id, id_hash);
+-- a second event with the same id is found here, under the lock on the person's row
+create index events_by_id on events (id_hash);
 
 create table consents (
     bucket smallint not null,

@@ -99,7 +99,8 @@ impl Query {
             Session::Postgres(connection) => {
                 let mut changed = 0;
                 for statement in statements(self.sql.postgres).iter().filter(|statement| !statement.has_nothing_to_do(&self.parameters)) {
-                    changed += statement.run(&self.parameters, connection).await?;
+                    let touched = statement.run(&self.parameters, connection).await?;
+                    changed += if statement.only_looks() { 0 } else { touched };
                 }
                 Ok(changed)
             }
@@ -233,6 +234,11 @@ impl Statement {
         }
         numbered.push_str(rest);
         Statement { text: numbered.into(), parameters }
+    }
+
+    /// Its rows are read, or locked, and not changed.
+    fn only_looks(&self) -> bool {
+        self.text.starts_with("select")
     }
 
     /// Written from rows of which there are none.

@@ -42,7 +42,8 @@ pub(super) const AGENDA: Sql = Sql {
     select m.profile_id, m.due_at from messages m join profiles p on p.id = m.profile_id
     where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null)
     group by id)",
-    postgres: "select coalesce(json_agg(json_build_array(id, due_at)), '[]')::text from (select id, min(due_at) as due_at from (
+    postgres:
+        "select coalesce(json_agg(json_build_array(id, due_at) order by id), '[]')::text from (select id, min(due_at) as due_at from (
         select p.id, p.due_at from profiles p where p.due_at is not null and p.due_at <= $1
         union all
         select m.profile_id, m.due_at from messages m join profiles p on p.bucket = m.bucket and p.id = m.profile_id

@@ -14,9 +14,9 @@ pub(super) const KEEP_REJECTS: Sql = Sql {
     select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 4, 1 from json_each($1) where true
     on conflict (source, row_hash) do update set last_at = max(last_at, excluded.last_at), times = times + 1, reason = excluded.reason",
     postgres: "insert into rejects (source, row_hash, reason, row, first_at, last_at, times)
-        select value ->> 0, (value ->> 1)::bigint, max(value ->> 2), max(value ->> 3), min((value ->> 4)::bigint),
-            max((value ->> 4)::bigint), count(*)
-        from jsonb_array_elements($1::jsonb) as value group by 1, 2 order by 1, 2
+        select j.value ->> 0, (j.value ->> 1)::bigint, max(j.value ->> 2), max(j.value ->> 3), min((j.value ->> 4)::bigint),
+            max((j.value ->> 4)::bigint), count(*)
+        from jsonb_array_elements($1::jsonb) with ordinality as j(value, key) group by 1, 2 order by min(j.key)
         on conflict (source, row_hash) do update set last_at = greatest(rejects.last_at, excluded.last_at),
             times = rejects.times + excluded.times, reason = excluded.reason",
 };

@@ -1,7 +1,9 @@
-//! The store: one conformance suite through the trait, run over every database there is; what only SQLite has; the encoding.
+//! The store: one conformance suite through the trait, run over every database there is; what only one of them has; the encoding.
 
 mod encoding;
 mod exercise;
 pub mod given;
 mod people;
+mod postgres;
+mod server;
 mod sqlite;
