@@ -1,12 +1,17 @@
 //! The suite over PostgreSQL, and what only many processes have: leases, races, a server that goes away.
 
-use std::sync::Mutex;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use rekindle::store::Store;
+use rekindle::engine::action::{MessageState, Outcome};
+use rekindle::engine::time::Timestamp;
 use rekindle::store::postgres::{Options, PostgresStore};
+use rekindle::store::{Committed, Store, StoreError};
+use sqlx::{Connection as _, PgConnection};
 
 use super::exercise::{self, Harness};
+use super::given::*;
 use super::server::{self, Server};
 
 struct Postgres {
@@ -48,3 +53,150 @@ macro_rules! tests {
 }
 
 exercise::each_exercise!(tests);
+
+// ------------------------------------------------------------------------------------------------------ many processes
+
+impl Postgres {
+    /// A process of its own on this database.
+    async fn process(&self) -> PostgresStore {
+        PostgresStore::open_with(Options { connections: 4, ..Options::new(&self.url, "test") }).await.expect("the database opens")
+    }
+
+    /// Lets as much time pass for the processes that have joined as makes them dead.
+    async fn silence_everybody(&self) {
+        let mut connection = PgConnection::connect(&self.url).await.expect("the server answers");
+        let age = "update workers set beaten_at = beaten_at - interval '1 minute'";
+        sqlx::query(age).execute(&mut connection).await.expect("aged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_i5_a_dead_process_loses_its_claims_and_what_it_was_sending_is_in_doubt() {
+    let Some(server) = server::shared() else { return };
+    let database = Postgres::new(server).await;
+    let first = database.process().await;
+    queued(&first, "sent", &[message("sent", "warn", hour(2))], hour(60)).await;
+    let under_way = sending(&first, hour(2)).await;
+    queued(&first, "leased", &[message("leased", "warn", hour(3))], hour(60)).await;
+    claim_messages(&first, hour(3)).await;
+    settled(&first, "looked-at", hour(4)).await;
+    let look = claim_one(&first, "looked-at", hour(4)).await;
+    database.silence_everybody().await;
+
+    let second = database.process().await;
+    let taken_over = claim_one(&second, "looked-at", hour(4)).await;
+    assert_eq!(taken_over.claims, 2, "what kills its process is counted");
+    let answers = first.commit_decisions(vec![commit(&look, decision(look.profile.clone(), hour(70)))]).await.expect("answered");
+    assert_eq!(answers, [Committed::Conflict], "who was taken for dead writes nothing");
+    let again = claim_messages(&second, hour(4)).await;
+    assert_eq!(again.iter().map(|group| &*group.profile.key).collect::<Vec<_>>(), ["leased"], "what was sending is not claimed again");
+
+    let interrupted = second.interrupted().await.expect("read");
+    let lost = interrupted.first().and_then(|group| group.messages.first()).expect("in doubt");
+    assert_eq!(interrupted.len(), 1);
+    second.record_results(vec![result(lost.message.id, Some(lost.epoch), Outcome::Unknown, hour(5))]).await.expect("recorded");
+    assert!(second.interrupted().await.expect("read").is_empty());
+    let sent = under_way.first().and_then(|group| group.messages.first()).expect("it was sent");
+    let late = first.record_results(vec![result(sent.message.id, Some(sent.epoch), Outcome::Accepted, hour(6))]).await.expect("recorded");
+    assert_eq!(late.first().and_then(|recorded| recorded.state), Some(MessageState::Accepted), "a late answer is not lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn processes_share_the_work_and_nobody_is_looked_at_twice() {
+    let Some(server) = server::shared() else { return };
+    let database = Postgres::new(server).await;
+    let mut processes = Vec::new();
+    for _ in 0..4 {
+        processes.push(Arc::new(database.process().await));
+    }
+    // the same thousand people, and half of the same events, from every process at once
+    let mut tasks = tokio::task::JoinSet::new();
+    for (number, process) in processes.iter().cloned().enumerate() {
+        tasks.spawn(async move {
+            let mut new = 0;
+            for batch in 0..20 {
+                let event = |n: usize| {
+                    let (id, who) =
+                        if n.is_multiple_of(2) { (format!("shared-{batch}-{n}"), n) } else { (format!("{number}-{batch}-{n}"), n) };
+                    from_user(&format!("u{who}"), event(&id, hour(1)))
+                };
+                new += process.append_events((0..50).map(event).collect()).await.expect("appended").new;
+            }
+            new
+        });
+    }
+    let new: u64 = tasks.join_all().await.into_iter().sum();
+    assert_eq!(new, 4 * 20 * 25 + 20 * 25, "each once, whoever brought it first");
+    let counts = processes[0].counts().await.expect("read");
+    assert_eq!((counts.events, counts.profiles), (new, 50));
+
+    let mut tasks = tokio::task::JoinSet::new();
+    for process in processes.iter().cloned() {
+        tasks.spawn(async move {
+            let (mut mine, mut heard) = (Vec::new(), 0);
+            loop {
+                let due = process.claim_due(hour(2), 3, WORKER).await.expect("claimed").profiles;
+                if due.is_empty() {
+                    return (mine, heard);
+                }
+                heard += due.iter().map(|p| p.events.len() as u64).sum::<u64>();
+                let commits: Vec<_> = due.iter().map(|p| commit(p, decision(p.profile.clone(), Timestamp::FOREVER))).collect();
+                mine.extend(due.iter().map(|p| p.claim.profile));
+                let answers = process.commit_decisions(commits).await.expect("answered");
+                assert!(answers.iter().all(|answer| answer.is_committed()), "{answers:?}");
+            }
+        });
+    }
+    let (people, heard): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().unzip();
+    let people = people.concat();
+    assert_eq!(people.len(), 50, "each looked at once");
+    assert_eq!(people.iter().collect::<BTreeSet<_>>().len(), 50);
+    assert_eq!(heard.into_iter().sum::<u64>(), new, "every event was handed out once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_i3_a_pause_by_one_process_stops_the_intent_of_another() {
+    let Some(server) = server::shared() else { return };
+    let database = Postgres::new(server).await;
+    let (first, second) = (database.process().await, database.process().await);
+    queued(&first, "u", &[message("u", "warn", hour(2))], hour(60)).await;
+    let groups = claim_messages(&first, hour(2)).await;
+    let before = generation(&first).await;
+    let pause = rekindle::engine::decide::Pause { at: hour(2), reason: Arc::from("stop") };
+    second.set_pause(hour(2), rekindle::store::PauseScope::All, Some(pause), "ana").await.expect("paused");
+    let send = groups.iter().map(|group| intent(group, hour(2), || rekindle::store::IntentStep::Send { at: hour(2) })).collect();
+    assert_eq!(first.commit_intents(before, send).await.expect("answered"), [Committed::Conflict]);
+    assert!(first.world(hour(0)).await.expect("read").world.paused.is_some(), "and the other knows of it");
+}
+
+/// The server is killed and comes back: what was acknowledged is there, what was not may be repeated, and the process goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_goes_away_costs_an_error_and_nothing_else() {
+    let Some(server) = Server::start() else { return };
+    let database = Postgres::new(&server).await;
+    let store = database.process().await;
+    let (mut acknowledged, mut refused) = (0, 0);
+    for round in 0..3 {
+        for n in 0..5 {
+            acknowledged += store.append_events(vec![from_user("u", event(&format!("{round}-{n}"), hour(1)))]).await.expect("appended").new;
+        }
+        server.stop_immediately();
+        let away = store.append_events(vec![from_user("u", event(&format!("{round}-away"), hour(1)))]).await;
+        assert!(matches!(away, Err(StoreError::Unavailable(_))), "{away:?}");
+        refused += 1;
+        server.run();
+        let again = store.append_events(vec![from_user("u", event(&format!("{round}-away"), hour(1)))]).await.expect("it is back");
+        acknowledged += again.new;
+    }
+    assert_eq!((acknowledged, refused), (18, 3));
+    assert_eq!(store.counts().await.expect("read").events, acknowledged);
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named_without_its_password() {
+    if server::shared().is_none() {
+        return;
+    }
+    let error = PostgresStore::open("postgres://rekindle:secret@127.0.0.1:1/nowhere", "test").await.err().expect("refused").to_string();
+    assert!(error.contains("127.0.0.1:1/nowhere") && !error.contains("secret"), "{error}");
+}
