@@ -13,7 +13,6 @@ use crate::engine::event::EventKind;
 use crate::engine::rule::{RuleSet, check};
 use crate::engine::time::Timestamp;
 use crate::simulate::explain::{Explanation, explain, local, localized};
-use crate::store::sqlite::SqliteStore;
 use crate::store::{EntryRow, Store, StoredProfile};
 
 /// So many lines of the decision log are shown for an instant that is past.
@@ -46,8 +45,8 @@ pub struct Args {
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Database { store, environment } = args.database.open().await?;
-    let stored = database::person(&store, &args.user).await?;
-    let set = database::live_rules(&store).await?;
+    let stored = database::person(store.as_ref(), &args.user).await?;
+    let set = database::live_rules(store.as_ref()).await?;
     let Some(rule) = set.rule(&args.rule) else {
         let known: Vec<&str> = set.rules.iter().map(|rule| &*rule.id).collect();
         bail!("no rule `{}` is live here; there are {}", args.rule, known.join(", "));
@@ -57,10 +56,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let replayed = if environment == DEMO { store.latest_heartbeat().await?.max(decided) } else { None };
     let now = args.at.or(replayed).unwrap_or_else(|| SystemClock.now());
     if decided.is_some_and(|decided| now < decided) {
-        return past(&args, &store, &set, &stored, now).await;
+        return past(&args, store.as_ref(), &set, &stored, now).await;
     }
     let view = store.world(set.policy.month_start(now)).await?;
-    let older = older_rules(&store, &set, &stored).await?;
+    let older = older_rules(store.as_ref(), &set, &stored).await?;
     let ctx = Context { rules: &set, older: &older, world: &view.world };
     show(&args, &explain(&ctx, &stored.profile, stored.due_at, rule, now))?;
     if args.format == Format::Text {
@@ -83,7 +82,7 @@ fn tell_waiting(stored: &StoredProfile) {
 }
 
 /// The rule sets that this person's runs began with, where that is not the present one.
-async fn older_rules(store: &SqliteStore, set: &RuleSet, stored: &StoredProfile) -> anyhow::Result<HashMap<u64, Arc<RuleSet>>> {
+async fn older_rules(store: &dyn Store, set: &RuleSet, stored: &StoredProfile) -> anyhow::Result<HashMap<u64, Arc<RuleSet>>> {
     let mut older = HashMap::new();
     for version in stored.profile.runs.iter().map(|run| run.version).filter(|version| *version != set.version) {
         let as_written = database::rules_of(store, version).await?;
@@ -101,7 +100,7 @@ fn show(args: &Args, explanation: &Explanation) -> anyhow::Result<()> {
 }
 
 /// The state of a past instant is not kept, but every decision is: what the rule decided about this person by then.
-async fn past(args: &Args, store: &impl Store, set: &RuleSet, stored: &StoredProfile, at: Timestamp) -> anyhow::Result<ExitCode> {
+async fn past(args: &Args, store: &dyn Store, set: &RuleSet, stored: &StoredProfile, at: Timestamp) -> anyhow::Result<ExitCode> {
     let history = store.history(stored.id).await?;
     let by_then = |row: &&EntryRow| *row.entry.rule == *args.rule && row.entry.at <= at;
     let rows: Vec<&EntryRow> = history.entries.iter().filter(by_then).collect();

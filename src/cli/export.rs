@@ -5,7 +5,6 @@ use clap::Parser;
 use super::{ExitCode, operator};
 use crate::clock::{Clock as _, SystemClock};
 use crate::console::person;
-use crate::store::sqlite::SqliteStore;
 
 /// Hand out everything that is on record about one person, as JSON
 #[derive(Debug, Parser)]
@@ -22,8 +21,8 @@ pub struct Args {
 /// # Errors
 /// There is no database, or it cannot be opened.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let store = SqliteStore::open_to_read(&args.operator.path()?).await?;
-    let Some(export) = person::export(&store, &args.user, SystemClock.now()).await? else {
+    let store = args.operator.existing()?.0.open_to_read().await?;
+    let Some(export) = person::export(store.as_ref(), &args.user, SystemClock.now()).await? else {
         eprintln!("error: nobody with the user id `{}` is in this database", args.user);
         return Ok(ExitCode::Finding);
     };

@@ -16,7 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::engine::rule::{Dictionary, RuleSet};
 use crate::ingest::file::{Origin, Received, Rejected, Rows, events_of, orders_of};
 use crate::rulebook::Rulebook;
-use crate::store::sqlite::SqliteStore;
+use crate::store::place::Place;
 use crate::store::{Appended, NewEvent, Store};
 
 /// Rows that share a commit.
@@ -32,9 +32,9 @@ const SHOWN: usize = 10;
 pub struct Args {
     /// Newline-delimited JSON in Segment's shape, or CSV of orders (customer, date, amount); also gzipped
     pub file: PathBuf,
-    /// The database; made if it is not there
-    #[arg(long, value_name = "FILE", default_value = "rekindle.db")]
-    pub db: PathBuf,
+    /// The database: a file, or postgres://user@host/name; made if it is not there
+    #[arg(long, value_name = "DATABASE", default_value = "rekindle.db")]
+    pub db: Place,
     /// What the file holds [default: told by its first character]
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     pub kind: Option<Kind>,
@@ -76,11 +76,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(kind) => kind,
         None => kind_of(&args.file)?,
     };
-    let store = SqliteStore::open(&args.db, &args.environment).await?;
-    let rules = rules(&args, &store).await?;
+    let store = args.db.open(&args.environment, None).await?;
+    let rules = rules(&args, store.as_ref()).await?;
     let (rows, bar) = rows(&args, kind, &rules)?;
     let mut rejects = args.rejects.as_deref().map(Rejects::create).transpose()?;
-    let report = import(&store, &rules.dictionary, rows, &bar, rejects.as_mut()).await;
+    let report = import(store.as_ref(), &rules.dictionary, rows, &bar, rejects.as_mut()).await;
     bar.finish_and_clear();
     if let Some(rejects) = rejects {
         rejects.finish()?;
@@ -105,7 +105,7 @@ fn kind_of(path: &Path) -> anyhow::Result<Kind> {
 }
 
 /// The rules that say what events mean.
-async fn rules(args: &Args, store: &SqliteStore) -> anyhow::Result<Arc<RuleSet>> {
+async fn rules(args: &Args, store: &dyn Store) -> anyhow::Result<Arc<RuleSet>> {
     let Some(dir) = &args.rules else {
         let hint = "which events count as activity is said by rules: name them with --rules";
         return database::live_rules(store).await.context(hint);

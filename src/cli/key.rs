@@ -10,8 +10,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::console::control::{self, Reply, Request};
 use crate::console::keys as desk;
 use crate::ingest::http::keys;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{ApiKey, KeyId, KeyScope, Store, StoreError};
+use crate::store::{ApiKey, KeyId, KeyScope, StoreError};
 
 /// Make, list and revoke the keys with which events are sent and people are read
 #[derive(Debug, clap::Args)]
@@ -103,7 +102,7 @@ async fn new(args: New) -> anyhow::Result<ExitCode> {
 }
 
 async fn list(args: List) -> anyhow::Result<ExitCode> {
-    let store = SqliteStore::open_to_read(&args.operator.path()?).await?;
+    let store = args.operator.existing()?.0.open_to_read().await?;
     let keys = store.keys().await?;
     match args.format {
         Format::Json => println!("{:#}", serde_json::Value::from_iter(keys.iter().map(as_json))),
@@ -116,16 +115,16 @@ async fn list(args: List) -> anyhow::Result<ExitCode> {
 
 /// Keys are made before anything else exists: a database that is not there yet is made.
 async fn ask(operator: &operator::Args, request: Request) -> anyhow::Result<Reply> {
-    let (path, settings) = operator.place()?;
-    let store = match SqliteStore::open(&path, &settings.environment).await {
+    let (place, settings) = operator.place()?;
+    let store = match place.open(&settings.environment, None).await {
         Ok(store) => store,
-        Err(StoreError::Locked { .. }) => return control::ask(&path, &request).await,
+        Err(StoreError::Locked { path, .. }) => return control::ask(&path, &request).await,
         Err(error) => return Err(error.into()),
     };
     let now = SystemClock.now();
     let reply = match &request {
-        Request::AddKey { source, scope, hash, by } => desk::add(&store, now, source, scope, hash, by).await?,
-        Request::RevokeKey { id, by } => desk::revoke(&store, now, KeyId(*id), by).await?,
+        Request::AddKey { source, scope, hash, by } => desk::add(store.as_ref(), now, source, scope, hash, by).await?,
+        Request::RevokeKey { id, by } => desk::revoke(store.as_ref(), now, KeyId(*id), by).await?,
         other => anyhow::bail!("{other:?} is not about keys"),
     };
     store.close().await;

@@ -14,8 +14,8 @@ use crate::console::Console;
 use crate::console::control::{self, Reply, Request};
 use crate::rulebook::Rulebook;
 use crate::settings::Settings;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
+use crate::store::place::Place;
 use crate::telemetry::Telemetry;
 use crate::versions::RuleVersions;
 use crate::versions::publisher::Publisher;
@@ -29,9 +29,9 @@ pub struct Args {
     /// Data directory, as `demo --dir` names it
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     pub dir: Option<PathBuf>,
-    /// The database file itself
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "dir"])]
-    pub db: Option<PathBuf>,
+    /// The database itself: a file, or postgres://user@host/name
+    #[arg(long, value_name = "DATABASE", conflicts_with_all = ["config", "dir"])]
+    pub db: Option<Place>,
     /// Who does this: stands on record with it
     #[arg(long, value_name = "NAME", env = "REKINDLE_BY", default_value_t = user())]
     pub by: String,
@@ -44,51 +44,46 @@ fn user() -> String {
 
 impl Args {
     /// Where the database is or is to be (as named, else that of the settings, else the demo's), and the settings.
-    pub fn place(&self) -> anyhow::Result<(PathBuf, Settings)> {
+    pub fn place(&self) -> anyhow::Result<(Place, Settings)> {
         let settings = Settings::load(self.config.as_deref())?;
-        let path = match (&self.db, &self.dir) {
+        let place = match (&self.db, &self.dir) {
             (Some(db), _) => db.clone(),
-            (None, Some(dir)) => dir.join(database::FILE),
+            (None, Some(dir)) => Place::File(dir.join(database::FILE)),
             (None, None) => {
-                let path = settings.database.path.clone();
-                let demo = PathBuf::from("rekindle-demo").join(database::FILE);
-                if self.config.is_none() && !path.is_file() && demo.is_file() { demo } else { path }
+                let place = settings.database.place();
+                let demo = Place::File(PathBuf::from("rekindle-demo").join(database::FILE));
+                if self.config.is_none() && !place.may_exist() && demo.may_exist() { demo } else { place }
             }
         };
-        Ok((path, settings))
+        Ok((place, settings))
     }
 
-    /// The database, which must be there.
-    pub fn path(&self) -> anyhow::Result<PathBuf> {
-        Ok(self.existing()?.0)
-    }
-
-    /// The same, with the settings.
-    pub fn existing(&self) -> anyhow::Result<(PathBuf, Settings)> {
-        let (path, settings) = self.place()?;
-        if !path.is_file() {
-            bail!("there is no database `{}`: name it with --config, --dir or --db", path.display());
+    /// The database, which must be there, and the settings.
+    pub fn existing(&self) -> anyhow::Result<(Place, Settings)> {
+        let (place, settings) = self.place()?;
+        if !place.may_exist() {
+            bail!("there is no database `{place}`: name it with --config, --dir or --db");
         }
-        Ok((path, settings))
+        Ok((place, settings))
     }
 
     /// Has a command carried out.
     pub async fn ask(&self, request: Request) -> anyhow::Result<Reply> {
-        let (path, settings) = self.existing()?;
-        let store = match SqliteStore::open(&path, "").await {
+        let (place, settings) = self.existing()?;
+        let store = match place.open("", None).await {
             Ok(store) => store,
-            Err(StoreError::Locked { .. }) => return control::ask(&path, &request).await,
+            Err(StoreError::Locked { path, .. }) => return control::ask(&path, &request).await,
             Err(error) => return Err(error.into()),
         };
         let version = store.current_version().await?.context("no rules have gone live in this database yet")?;
         let texts = store.texts_of(version).await?.with_context(|| format!("the texts of rule set {version:016x} are not on record"))?;
         let book = Rulebook::of_texts(texts);
         let rules = book.set().with_context(|| format!("the live rules are not understood\n\n{}", book.render_errors()))?;
-        let (shared, clock, telemetry) = (Arc::new(store.clone()), Arc::new(SystemClock), Arc::new(Telemetry::default()));
+        let (clock, telemetry) = (Arc::new(SystemClock), Arc::new(Telemetry::default()));
         let rules = Arc::new(RuleVersions::new(rules, book.templates()));
-        let publisher = Publisher::new(shared.clone(), settings.rules.directory, clock.clone(), telemetry.clone(), None);
+        let publisher = Publisher::new(store.clone(), settings.rules.directory, clock.clone(), telemetry.clone(), None);
         let console = Console {
-            store: shared,
+            store: store.clone(),
             clock,
             publisher: Arc::new(publisher.with_rules(rules.clone())),
             rules,

@@ -3,8 +3,6 @@
 use serde_json::json;
 
 use super::{ExitCode, operator};
-use crate::store::Store;
-use crate::store::sqlite::SqliteStore;
 
 /// Rows read at a time.
 const PAGE: usize = 500;
@@ -25,7 +23,7 @@ pub struct Args {
 /// # Errors
 /// The settings are wrong, or the database cannot be opened.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let store = SqliteStore::open_to_read(&args.operator.path()?).await?;
+    let store = args.operator.existing()?.0.open_to_read().await?;
     let (mut after, mut shown) = (0, 0u64);
     loop {
         let page = store.rejects(after, PAGE).await?;

@@ -10,7 +10,6 @@ use super::{ExitCode, Format, operator};
 use crate::clock::{Clock as _, SystemClock};
 use crate::retention::{Cutoffs, Walk};
 use crate::store::retention::Kept;
-use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
 /// Passes shown.
@@ -37,20 +36,20 @@ pub struct Args {
 /// # Errors
 /// The settings are wrong, the database cannot be opened, or (without `--dry-run` and `--list`) a daemon has it.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let (path, settings) = args.operator.existing()?;
+    let (place, settings) = args.operator.existing()?;
     let only_looks = args.dry_run || args.list;
-    let opened = if only_looks { SqliteStore::open_to_read(&path).await } else { SqliteStore::open(&path, "").await };
+    let opened = if only_looks { place.open_to_read().await } else { place.open("", None).await };
     let store = match opened {
         Err(error @ StoreError::Locked { .. }) => return Err(error).context("a running daemon follows the schedule by itself, every hour"),
         opened => opened?,
     };
     if args.list {
-        list(&store, args.format).await?;
+        list(store.as_ref(), args.format).await?;
         return Ok(ExitCode::Fine);
     }
     let now = SystemClock.now();
     let cutoffs = Cutoffs::of(&settings.retention, now);
-    let walk = Walk { store: &store, cutoffs, at: now, is_dry: args.dry_run, breath: Duration::ZERO };
+    let walk = Walk { store: store.as_ref(), cutoffs, at: now, is_dry: args.dry_run, breath: Duration::ZERO };
     let report = walk.pass(&mut None, usize::MAX).await?;
     match args.format {
         Format::Json => {
@@ -69,7 +68,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::Fine)
 }
 
-async fn list(store: &SqliteStore, format: Format) -> anyhow::Result<()> {
+async fn list(store: &dyn Store, format: Format) -> anyhow::Result<()> {
     let rows = store.removals(SHOWN).await?;
     match format {
         Format::Json => {

@@ -11,7 +11,7 @@ use crate::engine::event::{Event, EventKind};
 use crate::engine::run::read_result;
 use crate::engine::time::{Timestamp, Zone};
 use crate::simulate::explain::{local, localized};
-use crate::store::{EntryRow, History, MessageRow, Store};
+use crate::store::{EntryRow, History, MessageRow};
 
 /// Show everything we did and did not do for one person, in the order of time
 ///
@@ -106,9 +106,9 @@ impl Kind {
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Database { store, .. } = args.database.open().await?;
-    let stored = database::person(&store, &args.user).await?;
+    let stored = database::person(store.as_ref(), &args.user).await?;
     let history = store.history(stored.id).await.with_context(|| format!("the history of `{}` cannot be read", args.user))?;
-    let zone = database::live_rules(&store).await.map(|set| set.policy.zone_of(&stored.profile)).unwrap_or(Zone::UTC);
+    let zone = database::live_rules(store.as_ref()).await.map(|set| set.policy.zone_of(&stored.profile)).unwrap_or(Zone::UTC);
     let within = |line: &Line| args.from.is_none_or(|from| line.instant >= from) && args.until.is_none_or(|until| line.instant < until);
     let lines: Vec<Line> = lines(&history, &zone).into_iter().filter(within).collect();
     match args.format {

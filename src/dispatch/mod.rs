@@ -44,6 +44,8 @@ use crate::versions::{RuleVersions, Snapshot};
 
 /// Messages claimed at once by the loop.
 pub const BATCH: usize = 200;
+/// Between two looks for what other processes left in doubt.
+const RECOVER_EVERY: Duration = Duration::from_secs(10);
 /// The loop looks without being woken after this long.
 const POLL: Duration = Duration::from_millis(500);
 /// Passes whose messages are on their way at once: a provider that takes its time holds up its own messages, not the next pass.
@@ -188,7 +190,14 @@ pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, batch: usize, telem
         }
     };
     let mut under_way = FuturesUnordered::new();
+    let mut since_recovery = Stopwatch::start();
     while !*shutdown.borrow() {
+        if since_recovery.elapsed() >= RECOVER_EVERY {
+            since_recovery = Stopwatch::start();
+            if let Err(error) = recover(dispatcher, clock.now()).await {
+                tracing::error!("cannot look after interrupted messages: {error}");
+            }
+        }
         // interest is registered before looking: what comes in between is not missed
         let woken = wake.notified();
         tokio::pin!(woken);
@@ -302,8 +311,13 @@ async fn prepare(dispatcher: &Dispatcher, look: Look, limit: usize) -> Result<(P
         return Ok((pass, Sendings { snapshot: None, generation: 0, ready: Vec::new() }));
     };
     Point::DispatchClaimed.reach();
+    let mut view = store.world(dispatcher.rules.snapshot().rules.policy.month_start(first)).await?;
+    if let Some(live) = view.live
+        && dispatcher.rules.follow(store, live).await?
+    {
+        view = store.world(dispatcher.rules.snapshot().rules.policy.month_start(first)).await?;
+    }
     let snapshot = dispatcher.rules.snapshot_for(store, claimed.iter().map(|person| &person.profile)).await?;
-    let view = store.world(snapshot.rules.policy.month_start(first)).await?;
 
     let mut intents = Vec::with_capacity(claimed.len());
     let mut ready = Vec::with_capacity(claimed.len());
@@ -360,7 +374,7 @@ fn instant(look: Look, person: &ClaimedMessages) -> Timestamp {
     }
 }
 
-/// What a crash left in `sending`: sent again under its id where the channel deduplicates, `unknown` elsewhere (I5).
+/// What a crash, of this process or another, left in `sending`: sent again under its id where the channel deduplicates, `unknown` elsewhere (I5).
 pub async fn recover(dispatcher: &Dispatcher, now: Timestamp) -> Result<u64, StoreError> {
     let interrupted = dispatcher.store.interrupted().await?;
     let policy = dispatcher.rules.snapshot().rules;

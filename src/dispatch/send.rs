@@ -128,8 +128,9 @@ async fn send(
             continue;
         }
         let _place = dispatcher.traffic.place(&step).await;
-        // the last instant at which it can be stopped; if the store does not answer, the intent stands
-        if dispatcher.store.generation().await.is_ok_and(|present| present != generation) {
+        // the last instant at which it can be stopped; if the store does not answer, the intent stands as long as its claim does
+        let is_called_back = dispatcher.store.generation().await.is_ok_and(|present| present != generation);
+        if is_called_back || !dispatcher.store.may_send() {
             return refused.map_or(Sent::CalledBack, Sent::Answer);
         }
         Point::DispatchLeaving.reach();
@@ -163,7 +164,7 @@ fn judge_answer(dispatcher: &Dispatcher, snapshot: &Snapshot, ready: &Ready, sen
             told(Outcome::Failed, &format!("render: {error}"))
         }
         Some(Sent::CalledBack) => {
-            let detail = "called back: something was paused before it began to leave";
+            let detail = "called back before it began to leave: something was paused, or another process may have taken over";
             result(claimed, now, ResultKind::Retry { until: now, refused: true }, None, detail)
         }
         Some(Sent::NoChannel) => told(Outcome::Failed, &format!("no provider for {}", message.channel)),

@@ -38,7 +38,6 @@ use crate::ingest;
 use crate::retention;
 use crate::settings::Settings;
 use crate::store::Store;
-use crate::store::sqlite::{Options, SqliteStore};
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
 use crate::versions::RuleVersions;
@@ -77,7 +76,7 @@ pub async fn run(settings: Settings, roles: &[Role], by: Option<String>, stop: i
 /// Everything that is up before the first request.
 struct Daemon {
     settings: Settings,
-    store: SqliteStore,
+    store: Arc<dyn Store>,
     publisher: Arc<Publisher>,
     rules: Arc<RuleVersions>,
     channels: Channels,
@@ -89,20 +88,15 @@ struct Daemon {
 
 impl Daemon {
     async fn start(settings: Settings, by: Option<String>) -> anyhow::Result<Daemon> {
-        let options = Options {
-            recent_ids_max: settings.database.recent_event_ids,
-            readers: settings.database.readers,
-            ..Options::new(&settings.database.path, &settings.environment)
-        };
-        let store = SqliteStore::open_with(options).await?;
+        let store = settings.database.place().open(&settings.environment, Some(settings.database.capacity())).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let telemetry = Arc::new(Telemetry::default());
         let directory = settings.rules.directory.clone();
-        let mut publisher = Publisher::new(Arc::new(store.clone()), directory, clock.clone(), telemetry.clone(), by);
+        let mut publisher = Publisher::new(store.clone(), directory, clock.clone(), telemetry.clone(), by);
         let rules = publisher.start().await?;
         telemetry.vitals.well(Part::Rules);
         let publisher = Arc::new(publisher);
-        let (channels, recording) = channels(&settings, &store, &rules, &telemetry, clock.now()).await?;
+        let (channels, recording) = channels(&settings, store.as_ref(), &rules, &telemetry, clock.now()).await?;
         Ok(Daemon { settings, store, publisher, rules, channels, recording, clock, telemetry })
     }
 
@@ -110,7 +104,7 @@ impl Daemon {
         let (stopping, shutdown) = watch::channel(false);
         let drain = Duration::from_secs(self.settings.serve.drain_seconds);
         let (evaluate_wake, dispatch_wake) = (self.publisher.wake.clone(), Arc::new(Notify::new()));
-        let store: Arc<dyn Store> = Arc::new(self.store.clone());
+        let store = self.store.clone();
         let worker = Name::from(format!("{}-{}", self.settings.environment, std::process::id()));
         let mut tasks = JoinSet::new();
         let (renewable, recording) = (self.channels.clone(), self.recording.clone());
@@ -160,8 +154,12 @@ impl Daemon {
             telemetry: self.telemetry.clone(),
             wake: evaluate_wake.clone(),
         });
-        let commands = control::bind(&self.settings.database.path).context("cannot open the socket for operators' commands")?;
-        tasks.spawn(control::listen(commands, console.clone(), shutdown.clone()));
+        // whoever may open a server's database gives commands there
+        let place = self.settings.database.place();
+        if let Some(database) = place.file() {
+            let commands = control::bind(database).context("cannot open the socket for operators' commands")?;
+            tasks.spawn(control::listen(commands, console.clone(), shutdown.clone()));
+        }
         let mut router = Router::new().merge(console::router(console)).merge(api::router());
         if roles.contains(&Role::Ingest) {
             let ingest = ingest::http::Setup {
@@ -206,7 +204,9 @@ impl Daemon {
             tracing::warn!("the time to drain is over: what is still being sent is recorded as unknown at the next start");
             tasks.shutdown().await;
         }
-        if let Err(error) = std::fs::remove_file(control::socket_path(&self.settings.database.path)) {
+        if let Some(database) = place.file()
+            && let Err(error) = std::fs::remove_file(control::socket_path(database))
+        {
             tracing::warn!("cannot remove the socket for commands: {error}");
         }
         drop(store);
@@ -228,7 +228,7 @@ async fn ended(tasks: &mut JoinSet<()>) {
 /// The ways out. A database that belongs to another environment writes to files whatever the policy says.
 async fn channels(
     settings: &Settings,
-    store: &SqliteStore,
+    store: &dyn Store,
     rules: &RuleVersions,
     telemetry: &Telemetry,
     now: Timestamp,

@@ -18,6 +18,7 @@ use self::providers::Provider;
 use crate::engine::rule::diagnostic::{Diagnostic, SourceFile};
 use crate::engine::rule::suggest::nearest;
 use crate::engine::rule::syntax::{self, Kind, Node};
+use crate::store::place::{Capacity, Place};
 
 /// The defaults, as text with comments: what `rekindle` prints for somebody who wants a file to start from.
 pub const DEFAULTS: &str = include_str!("../../config/rekindle.yaml");
@@ -52,8 +53,24 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseSettings {
     pub path: PathBuf,
+    /// PostgreSQL instead of the file.
+    pub url: Option<Secret>,
     pub readers: u32,
     pub recent_event_ids: usize,
+    pub connections: u32,
+}
+
+impl DatabaseSettings {
+    pub fn place(&self) -> Place {
+        match &self.url {
+            Some(url) => Place::Server(url.reveal().to_owned()),
+            None => Place::File(self.path.clone()),
+        }
+    }
+
+    pub fn capacity(&self) -> Capacity {
+        Capacity { readers: self.readers, recent_ids_max: self.recent_event_ids, connections: self.connections }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +182,8 @@ impl Settings {
             environment: reader.value("environment", word),
             database: DatabaseSettings {
                 path: reader.value("database.path", path_of),
+                url: reader.secret("database.url"),
+                connections: reader.value("database.connections", |text| number(text, 2, 1_000)),
                 readers: reader.value("database.readers", |text| number(text, 1, 64)),
                 recent_event_ids: reader.value("database.recent_event_ids", |text| number(text, 1_000, 100_000_000)),
             },

@@ -23,6 +23,7 @@
 pub mod dump;
 pub mod encoding;
 pub mod erasure;
+pub mod place;
 pub mod postgres;
 pub mod retention;
 mod sql;
@@ -559,6 +560,9 @@ pub const PAST_DEADLINE_MAX: i64 = 1_000;
 pub struct WorldView {
     pub world: Arc<World>,
     pub generation: i64,
+    /// The rule set that is live, where other processes may put one live; whoever has another in use changes to it before deciding
+    /// anything. None: nobody else can.
+    pub live: Option<u64>,
 }
 
 /// Active events of one source in one hour (of occurrence).
@@ -934,6 +938,13 @@ pub trait Store: Send + Sync {
 
     /// What waits, is under way, or is in doubt at `now`.
     async fn backlog(&self, now: Timestamp) -> Result<Backlog, StoreError>;
+
+    /// Whether what this process has claimed is still its own, as far as it can tell without asking: who may not count on it lets no byte
+    /// leave. False after a pause or a lost connection so long that another process may have taken over.
+    fn may_send(&self) -> bool;
+
+    /// Waits until everything is written, and lets the database go. Whatever is asked afterwards fails.
+    async fn close(&self);
 
     /// Everything about one person as text, in a stable form: for snapshots of stories.
     async fn dump(&self, id: ProfileId) -> Result<String, StoreError>;

@@ -44,6 +44,30 @@ impl RuleVersions {
         *present = Snapshot { rules, templates, older: Arc::new(older) };
     }
 
+    /// Takes a set into use that another process put live on the same database, by its texts on record; whether it did. One that this
+    /// program does not understand is left to those who do, loudly.
+    pub async fn follow(&self, store: &dyn Store, live: u64) -> Result<bool, StoreError> {
+        if self.snapshot().rules.version == live || self.lost.read().unwrap_or_else(PoisonError::into_inner).contains(&live) {
+            return Ok(false);
+        }
+        let Some(texts) = store.texts_of(live).await? else { return Ok(false) };
+        let book = Rulebook::of_texts(texts);
+        match book.compile() {
+            Some(rules) => {
+                // under the version on record: another program may call the same texts another version
+                self.swap(Arc::new(RuleSet { version: live, ..rules }), book.templates());
+                tracing::info!(rules.version = %format_args!("{live:016x}"), "took the rules into use that another process put live");
+                Ok(true)
+            }
+            None => {
+                let reason = book.render_errors();
+                tracing::error!(rules.version = %format_args!("{live:016x}"), "another process put rules live that this program does not understand: it goes on by those it has\n{reason}");
+                self.lost.write().unwrap_or_else(PoisonError::into_inner).insert(live);
+                Ok(false)
+            }
+        }
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         self.present.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -179,6 +179,9 @@ impl Publisher {
         if seen.first_looks_open {
             self.first_looks(&mut seen).await?;
         }
+        if let (Some(in_use), Some(live)) = (&self.in_use, self.store.current_version().await?) {
+            in_use.follow(self.store.as_ref(), live).await?;
+        }
         let files = match self.read().await {
             Ok(files) => files,
             Err(error) => {

@@ -20,7 +20,6 @@ use crate::engine::rule::RuleSet;
 use crate::rulebook::Rulebook;
 use crate::store::erasure::ERASED;
 use crate::store::retention::{Kept, RemovalRow};
-use crate::store::sqlite::SqliteStore;
 use crate::store::{History, ProfileId, Store, StoredProfile};
 
 /// Profiles read at a time.
@@ -54,7 +53,7 @@ pub struct Report {
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let opened = args.database.open().await?;
-    let report = examine(&opened.store).await?;
+    let report = examine(opened.store.as_ref()).await?;
     opened.store.close().await;
     match args.format {
         Format::Json => println!("{:#}", report.to_json()),
@@ -64,7 +63,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Looks at everybody, then at the sums.
-async fn examine(store: &SqliteStore) -> anyhow::Result<Report> {
+async fn examine(store: &dyn Store) -> anyhow::Result<Report> {
     let mut report = Report::default();
     let mut sets = Sets::of(store, &mut report).await?;
     files_on_disk(store, &mut report).await?;
@@ -107,7 +106,7 @@ async fn examine(store: &SqliteStore) -> anyhow::Result<Report> {
 }
 
 /// Whether the rule files on disk are what is live, as far as a daemon has looked at them.
-async fn files_on_disk(store: &SqliteStore, report: &mut Report) -> anyhow::Result<()> {
+async fn files_on_disk(store: &dyn Store, report: &mut Report) -> anyhow::Result<()> {
     if let Some(refused) = store.refused_rules().await? {
         let first = refused.because.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
         let detail = format!("the files on disk are refused since {}, the set before stays live: {first}", refused.at);
@@ -121,7 +120,7 @@ async fn files_on_disk(store: &SqliteStore, report: &mut Report) -> anyhow::Resu
 }
 
 /// What the retention schedule removed last: what happened before cannot be recomputed any more.
-async fn removals(store: &SqliteStore, report: &mut Report) -> anyhow::Result<()> {
+async fn removals(store: &dyn Store, report: &mut Report) -> anyhow::Result<()> {
     let rows = store.removals(Kept::ALL.len()).await?;
     for row in rows.iter().filter(|row| rows.first().is_some_and(|first| first.at == row.at)) {
         let RemovalRow { kind, at, older_than, removed } = row;
@@ -131,7 +130,7 @@ async fn removals(store: &SqliteStore, report: &mut Report) -> anyhow::Result<()
 }
 
 /// One person's history, counted; none if it cannot be read, which is said, and then sums say nothing any more.
-async fn add_history(store: &SqliteStore, id: ProfileId, key: &Name, sums: &mut Option<Sums>, report: &mut Report) -> Option<History> {
+async fn add_history(store: &dyn Store, id: ProfileId, key: &Name, sums: &mut Option<Sums>, report: &mut Report) -> Option<History> {
     report.profiles += 1;
     match store.history(id).await {
         Ok(history) => {
@@ -161,7 +160,7 @@ struct Sets {
 
 impl Sets {
     /// A database into which events were imported and where no rules have gone live yet has nothing to be held against rules.
-    async fn of(store: &SqliteStore, report: &mut Report) -> anyhow::Result<Self> {
+    async fn of(store: &dyn Store, report: &mut Report) -> anyhow::Result<Self> {
         let world = store.world(SystemClock.now()).await?.world;
         let live = match store.current_version().await? {
             Some(version) => database::rules_of(store, version).await?,
@@ -174,7 +173,7 @@ impl Sets {
     }
 
     /// Learns the sets that these people's runs began with.
-    async fn learn(&mut self, store: &SqliteStore, people: &[StoredProfile], report: &mut Report) {
+    async fn learn(&mut self, store: &dyn Store, people: &[StoredProfile], report: &mut Report) {
         let versions: BTreeSet<u64> = people.iter().flat_map(|stored| &stored.profile.runs).map(|run| run.version).collect();
         for version in versions {
             if version == self.live.version || self.older.contains_key(&version) || self.unreadable.contains(&version) {

@@ -16,20 +16,21 @@ mod open;
 mod take;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use self::lease::Lease;
-pub use self::open::Options;
+pub use self::open::{Options, name_of};
 pub(super) use self::take::take;
 use super::sql::world::{self, WorldCache};
 use super::sql::{self, Backend, Session, Supply, Tx, Work};
 use super::suppression::Hasher;
 use super::{EventSeq, ProfileId, StoreError, WorldView};
+use crate::clock::Stopwatch;
 use crate::engine::coupon::Salt;
 use crate::engine::decide::World;
 use crate::engine::time::Timestamp;
@@ -39,12 +40,16 @@ const TRIES_MAX: u32 = 8;
 /// ... the later the longer apart: so long after the first.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// What is forbidden is asked anew before a message leaves, unless it was asked so lately.
+const GENERATION_FRESH: Duration = Duration::from_millis(200);
+
 /// The store over one database, for any number of processes. Clones share the connections.
 #[derive(Clone)]
 pub struct PostgresStore {
     pool: PgPool,
     shared: Arc<Shared>,
-    lease: Arc<Lease>,
+    /// None: opened to read only.
+    lease: Option<Arc<Lease>>,
 }
 
 struct Shared {
@@ -54,8 +59,24 @@ struct Shared {
     coupon_salt: Salt,
     hasher: Hasher,
     world: WorldCache,
+    /// As last asked, and when.
+    generation: Mutex<Option<(Stopwatch, i64)>>,
     /// The next claim's. Its upper half is this process's number.
     next_epoch: AtomicI64,
+}
+
+impl Shared {
+    fn new(name: String, environment: String, coupon_salt: Salt, hasher: Hasher) -> Self {
+        Shared {
+            name,
+            environment,
+            coupon_salt,
+            hasher,
+            world: WorldCache::default(),
+            generation: Mutex::default(),
+            next_epoch: AtomicI64::new(0),
+        }
+    }
 }
 
 impl PostgresStore {
@@ -68,25 +89,20 @@ impl PostgresStore {
         open::open(options).await
     }
 
-    /// Takes leave: what this process has claimed is free at once. Other clones are useless afterwards.
-    pub async fn close(self) {
-        self.lease.end(&self.pool, &self.shared).await;
-        self.pool.close().await;
-    }
-
-    /// Whether this process may still count on its claims: it has beaten lately, by its own clock. Who may not must not let a byte leave.
-    pub fn is_alive(&self) -> bool {
-        self.lease.is_fresh()
+    /// Opens an existing database to look at it. Nothing is changed or claimed; whatever would write is refused.
+    pub async fn open_to_read(url: &str) -> Result<Self, StoreError> {
+        open::to_read(url).await
     }
 
     async fn attempt<W: Work>(&self, work: &W) -> Result<W::Done, StoreError> {
+        let lease = self.lease.as_ref().ok_or_else(|| StoreError::Unavailable("it was opened to read only".into()))?;
         let mut transaction = self.pool.begin().await?;
         let mut memory = Memory::of(&self.shared);
         let done = work.apply(&mut Tx { session: Session::Postgres(&mut transaction), memory: &mut memory }).await?;
         memory.write(&mut transaction).await?;
         if let Err(error) = transaction.commit().await {
             // nobody knows whether it was done: whatever was claimed by it is left to those who look after the dead
-            self.lease.renounce();
+            lease.renounce();
             return Err(error.into());
         }
         Ok(done)
@@ -125,12 +141,19 @@ impl Backend for PostgresStore {
     }
 
     async fn present_generation(&self) -> Result<i64, StoreError> {
+        let known = *self.shared.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, generation)) = known.filter(|(since, _)| since.elapsed() < GENERATION_FRESH) {
+            return Ok(generation);
+        }
+        let since = Stopwatch::start();
         let mut connection = self.pool.acquire().await.map_err(|error| self.failed(error.into()))?;
-        Ok(take::numbers(&mut connection).await.map_err(|error| self.failed(error))?.generation)
+        let generation = take::numbers(&mut connection).await.map_err(|error| self.failed(error))?.generation;
+        *self.shared.generation.lock().unwrap_or_else(PoisonError::into_inner) = Some((since, generation));
+        Ok(generation)
     }
 
     fn first_epoch(&self) -> i64 {
-        self.lease.boot() << 32
+        self.lease.as_ref().map_or(i64::MAX, |lease| lease.boot() << 32)
     }
 
     async fn view(&self, month_start: Timestamp) -> Result<WorldView, StoreError> {
@@ -138,13 +161,29 @@ impl Backend for PostgresStore {
             let mut reader = self.reader().await?;
             let numbers = take::numbers(&mut reader).await?;
             if let Some(world) = self.shared.world.get(numbers.world, month_start, numbers.profiles) {
-                return Ok(WorldView { world, generation: numbers.generation });
+                return Ok(WorldView { world, generation: numbers.generation, live: numbers.live });
             }
             let read = world::read(&mut Session::Postgres(&mut reader), month_start, numbers.profiles).await?;
             let world = World { coupon_salt: self.shared.coupon_salt.clone(), ..read };
-            Ok(WorldView { world: self.shared.world.put(numbers.world, month_start, world), generation: numbers.generation })
+            Ok(WorldView {
+                world: self.shared.world.put(numbers.world, month_start, world),
+                generation: numbers.generation,
+                live: numbers.live,
+            })
         };
         read.await.map_err(|error| self.failed(error))
+    }
+
+    fn trusts_its_claims(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.is_fresh())
+    }
+
+    /// Takes leave: what this process has claimed is free at once.
+    async fn let_go(&self) {
+        if let Some(lease) = &self.lease {
+            lease.end(&self.pool, &self.shared).await;
+        }
+        self.pool.close().await;
     }
 
     fn failed(&self, error: StoreError) -> StoreError {

@@ -1,19 +1,19 @@
 //! Opening: the connections, the migrations, and joining those who work on the same database.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, PgConnection, SqlSafeStr as _};
+use sqlx::{ConnectOptions as _, PgConnection, PgPool, Row as _, SqlSafeStr as _};
 
 use super::lease::Lease;
 use super::{PostgresStore, Shared};
+use crate::engine::coupon::Salt;
 use crate::store::StoreError;
-use crate::store::sql::world::WorldCache;
 use crate::store::sql::{self, Session, origin};
 use crate::store::suppression::KEY_BYTES;
 
@@ -59,23 +59,16 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 6] = [
 
 /// How long a connection may take to come about before the operation fails.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(10);
+/// Connections of a command that only looks.
+const CONNECTIONS_TO_READ: u32 = 2;
 /// A statement that runs longer is ended by the server: nothing here takes that long, unless somebody holds a lock.
 const STATEMENT_WITHIN_MS: &str = "30000";
 
+pub(super) const SCHEMA: &str = "select coalesce(max(version), 0) from _sqlx_migrations";
+
 pub(super) async fn open(options: Options) -> Result<PostgresStore, StoreError> {
-    let connect = PgConnectOptions::from_str(&options.url).map_err(|error| unopened(&options.url, error))?;
-    let name = format!("postgres://{}:{}/{}", connect.get_host(), connect.get_port(), connect.get_database().unwrap_or_default());
-    // a commit is on disk when it returns, whatever the server's default is
-    let connect = connect
-        .application_name("rekindle")
-        .options([("synchronous_commit", "on"), ("statement_timeout", STATEMENT_WITHIN_MS), ("lock_timeout", STATEMENT_WITHIN_MS)])
-        .disable_statement_logging();
-    let pool = PgPoolOptions::new()
-        .max_connections(options.connections)
-        .acquire_timeout(ACQUIRE_WITHIN)
-        .connect_with(connect)
-        .await
-        .map_err(|error| unopened(&name, error))?;
+    let name = name_of(&options.url);
+    let pool = connect(&options.url, &name, options.connections).await?;
     let mut connection = pool.acquire().await.map_err(|error| unopened(&name, error))?;
     migrate(&mut connection, &name).await?;
     let mut session = Session::Postgres(&mut connection);
@@ -83,11 +76,54 @@ pub(super) async fn open(options: Options) -> Result<PostgresStore, StoreError> 
     let hasher = origin::new_hasher(&mut session).await?;
     let coupon_salt = origin::new_coupon_salt(&mut session, options.coupon_salt).await?;
     drop(connection);
-    let shared = Arc::new(Shared { name, environment, coupon_salt, hasher, world: WorldCache::default(), next_epoch: AtomicI64::new(0) });
+    let shared = Arc::new(Shared::new(name, environment, coupon_salt, hasher));
     let lease = Lease::begin(&pool, &shared, options.beat, options.dead_after).await?;
-    let store = PostgresStore { pool, shared, lease };
+    let store = PostgresStore { pool, shared, lease: Some(lease) };
     sql::finish_first_looks(&store).await?;
     Ok(store)
+}
+
+/// See [`PostgresStore::open_to_read`].
+pub(super) async fn to_read(url: &str) -> Result<PostgresStore, StoreError> {
+    let name = name_of(url);
+    let pool = connect(url, &name, CONNECTIONS_TO_READ).await?;
+    let mut connection = pool.acquire().await.map_err(|error| unopened(&name, error))?;
+    let row = sqlx::query(SCHEMA).fetch_one(&mut *connection).await;
+    let found: i64 = row.map_err(|error| unopened(&name, format!("it holds no tables of ours: {error}")))?.try_get(0)?;
+    let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
+    match found.cmp(&known) {
+        Ordering::Greater => return Err(StoreError::Newer { path: name.into(), found, known }),
+        Ordering::Less => return Err(StoreError::Older { path: name.into(), found, known }),
+        Ordering::Equal => {}
+    }
+    let mut session = Session::Postgres(&mut connection);
+    let environment = origin::environment(&mut session).await?;
+    let hasher = origin::hasher(&mut session).await?;
+    drop(connection);
+    // who only reads gives no codes
+    let shared = Arc::new(Shared::new(name, environment, Salt::default(), hasher));
+    Ok(PostgresStore { pool, shared, lease: None })
+}
+
+async fn connect(url: &str, name: &str, connections: u32) -> Result<PgPool, StoreError> {
+    let connect = PgConnectOptions::from_str(url).map_err(|_| unopened(name, "expected postgres://user:password@host:port/name"))?;
+    // a commit is on disk when it returns, whatever the server's default is
+    let connect = connect
+        .application_name("rekindle")
+        .options([("synchronous_commit", "on"), ("statement_timeout", STATEMENT_WITHIN_MS), ("lock_timeout", STATEMENT_WITHIN_MS)])
+        .disable_statement_logging();
+    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_WITHIN).connect_with(connect).await;
+    pool.map_err(|error| unopened(name, error))
+}
+
+/// A database as people may read of it: without user and password.
+pub fn name_of(url: &str) -> String {
+    match PgConnectOptions::from_str(url) {
+        Ok(connect) => {
+            format!("postgres://{}:{}/{}", connect.get_host(), connect.get_port(), connect.get_database().unwrap_or_default())
+        }
+        Err(_) => "a postgres:// URL that cannot be read".to_owned(),
+    }
 }
 
 fn unopened(name: &str, error: impl std::fmt::Display) -> StoreError {

@@ -29,7 +29,8 @@ pub(super) const CHANGE_WORLD: &str = "update counters set value = value + 1 whe
 /// Its third: how many people were ever numbered. A count would walk through all of them.
 pub(super) const NUMBERS: &str = "select (select value from counters where name = 'world'),
     (select value from counters where name = 'generation'),
-    (select case when is_called then last_value else 0 end from profiles_id_seq)";
+    (select case when is_called then last_value else 0 end from profiles_id_seq),
+    (select rules_version from publications order by seq desc limit 1)";
 
 pub(in crate::store) async fn take(connection: &mut PgConnection, needs: Needs<'_>) -> Result<Supply, StoreError> {
     let mut supply = Supply::default();
@@ -93,10 +94,13 @@ pub(super) struct Numbers {
     pub world: i64,
     pub generation: i64,
     pub profiles: u64,
+    /// The rule set that is live.
+    pub live: Option<u64>,
 }
 
 pub(super) async fn numbers(connection: &mut PgConnection) -> Result<Numbers, StoreError> {
     let row = sqlx::query(NUMBERS).fetch_one(connection).await?;
-    let profiles: i64 = row.try_get(2)?;
-    Ok(Numbers { world: row.try_get(0)?, generation: row.try_get(1)?, profiles: profiles.max(0) as u64 })
+    let (profiles, live): (i64, Option<i64>) = (row.try_get(2)?, row.try_get(3)?);
+    let (world, generation) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(Numbers { world, generation, profiles: profiles.max(0) as u64, live: live.map(|version| version as u64) })
 }

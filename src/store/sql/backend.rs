@@ -48,6 +48,12 @@ pub(in crate::store) trait Backend: Send + Sync {
     /// Claims of this process have this epoch or a later one.
     fn first_epoch(&self) -> i64;
 
+    /// See [`Store::may_send`].
+    fn trusts_its_claims(&self) -> bool;
+
+    /// See [`Store::close`].
+    async fn let_go(&self);
+
     /// Completes an error that was made where the database's name is not known.
     fn failed(&self, error: StoreError) -> StoreError;
 }
@@ -307,6 +313,14 @@ impl<B: Backend> Store for B {
 
     async fn backlog(&self, now: Timestamp) -> Result<Backlog, StoreError> {
         read!(self, |session| backlog::backlog(session, now))
+    }
+
+    fn may_send(&self) -> bool {
+        self.trusts_its_claims()
+    }
+
+    async fn close(&self) {
+        self.let_go().await;
     }
 
     async fn dump(&self, id: ProfileId) -> Result<String, StoreError> {

@@ -9,6 +9,7 @@ use super::{
     Sql, append as a, backlog as g, decisions as d, erasures as e, identities as i, keys as k, origin as o, outbox as b, publications as p,
     reads as r, rejects as j, retention as t, rules as u, suppressions as s, world as w,
 };
+use crate::store::Store as _;
 use crate::store::sqlite::SqliteStore;
 
 /// Statements that may not walk through a whole table of people, events or messages.

@@ -76,20 +76,6 @@ impl SqliteStore {
     pub async fn open_to_read(path: &Path) -> Result<Self, StoreError> {
         open::to_read(path).await
     }
-
-    /// Waits until everything is written and the files are closed, so that another process may open them. Other clones are useless
-    /// afterwards.
-    pub async fn close(self) {
-        let task = self.task.lock().ok().and_then(|mut task| task.take());
-        self.readers.close().await;
-        self.writer.stop().await;
-        drop(self.writer);
-        if let Some(task) = task
-            && let Err(error) = task.await
-        {
-            tracing::error!(error = %error, "the writer ended badly");
-        }
-    }
 }
 
 /// Completes an error that was made where the path is not known.
@@ -138,12 +124,29 @@ impl Backend for SqliteStore {
         let version = self.shared.world_version.load(Ordering::Acquire);
         let profiles = self.shared.profiles.load(Ordering::Acquire);
         if let Some(world) = self.shared.world.get(version, month_start, profiles) {
-            return Ok(WorldView { world, generation });
+            return Ok(WorldView { world, generation, live: None });
         }
         let mut reader = self.reader().await?;
         let read = world::read(&mut Self::session(&mut reader), month_start, profiles).await.map_err(|e| self.failed(e))?;
         let world = World { coupon_salt: self.shared.coupon_salt.clone(), ..read };
-        Ok(WorldView { world: self.shared.world.put(version, month_start, world), generation })
+        Ok(WorldView { world: self.shared.world.put(version, month_start, world), generation, live: None })
+    }
+
+    /// A claim is void only when the process is gone.
+    fn trusts_its_claims(&self) -> bool {
+        true
+    }
+
+    /// Another process may open the files afterwards.
+    async fn let_go(&self) {
+        let task = self.task.lock().ok().and_then(|mut task| task.take());
+        self.readers.close().await;
+        self.writer.stop().await;
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::error!(error = %error, "the writer ended badly");
+        }
     }
 
     fn failed(&self, error: StoreError) -> StoreError {

@@ -131,7 +131,7 @@ async fn processes_share_the_work_and_nobody_is_looked_at_twice() {
     assert_eq!((counts.events, counts.profiles), (new, 50));
 
     let mut tasks = tokio::task::JoinSet::new();
-    for process in processes.iter().cloned() {
+    for process in processes {
         tasks.spawn(async move {
             let (mut mine, mut heard) = (Vec::new(), 0);
             loop {
