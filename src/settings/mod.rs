@@ -501,7 +501,7 @@ mod tests {
             "my.yaml:3:12",
             "expected a number from 1 to 64",
             "unknown key `database.pfad`",
-            "known here: `path`, `readers`, `recent_event_ids`",
+            "known here: `path`, `url`, `connections`, `readers`, `recent_event_ids`",
             "`logs` is a mapping, not a text",
             "`rules.directory` is a text, not nothing",
         ] {

@@ -15,7 +15,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use sqlx::{Sqlite, SqlitePool, Transaction};
@@ -52,8 +52,8 @@ struct Shared {
     generation: AtomicI64,
     world_version: AtomicI64,
     profiles: AtomicU64,
-    /// Held as long as anybody uses the store: the lock against a second process. Who only reads takes none.
-    _lock: Option<std::fs::File>,
+    /// Held until the store is closed: the lock against a second process. Who only reads takes none.
+    lock: Mutex<Option<std::fs::File>>,
 }
 
 impl Shared {
@@ -147,6 +147,7 @@ impl Backend for SqliteStore {
         {
             tracing::error!(error = %error, "the writer ended badly");
         }
+        self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn failed(&self, error: StoreError) -> StoreError {

@@ -135,7 +135,7 @@ impl SqliteStore {
             generation: AtomicI64::new(memory.numbers.generation),
             world_version: AtomicI64::new(memory.numbers.world),
             profiles: AtomicU64::new(memory.numbers.profiles),
-            _lock: Some(lock),
+            lock: std::sync::Mutex::new(Some(lock)),
         });
         let (writer, task) = Writer::start(connection, memory, Arc::clone(&shared));
         let store = SqliteStore { writer, readers, shared, task: Arc::new(std::sync::Mutex::new(Some(task))) };
@@ -179,7 +179,7 @@ pub(super) async fn to_read(path: &Path) -> Result<SqliteStore, StoreError> {
         generation: AtomicI64::new(0),
         world_version: AtomicI64::new(0),
         profiles: AtomicU64::new(profiles),
-        _lock: None,
+        lock: std::sync::Mutex::default(),
     });
     Ok(SqliteStore { writer: Writer::refusing(), readers, shared, task: Arc::default() })
 }
