@@ -26,7 +26,7 @@ use crate::engine::action::{Channel as Kind, MessageId, Outcome as Fact};
 use crate::engine::profile::{Category, Name};
 use crate::engine::rule::diagnostic::Diagnostic;
 use crate::engine::rule::suggest::nearest;
-use crate::engine::rule::{ChannelPolicy, Policy, Sender};
+use crate::engine::rule::{Action, ChannelPolicy, Policy, RuleSet, Sender, Step};
 use crate::engine::time::Timestamp;
 use crate::links::{Links, LinksError};
 use crate::message::Content;
@@ -230,8 +230,33 @@ pub fn links(settings: &Settings) -> Result<Option<Links>, ChannelError> {
     Ok(Some(Links::new(url.clone(), &keys)?))
 }
 
+/// What the administrator's file lacks for what the rules would send.
+pub fn lacking(settings: &Settings, rules: &RuleSet) -> Vec<Diagnostic> {
+    let mut findings = unknown_providers(settings, &rules.policy);
+    let email = rules.policy.channels.get(&Kind::Email).filter(|channel| &*channel.provider != RECORDING);
+    if let Some(channel) = email {
+        findings.extend(email::alignment::unaligned(settings, channel));
+        findings.extend(no_way_out(settings, rules, channel));
+    }
+    findings
+}
+
+/// Marketing mails without a link to unsubscribe do not go out.
+fn no_way_out(settings: &Settings, rules: &RuleSet, channel: &ChannelPolicy) -> Option<Diagnostic> {
+    let steps = rules.rules.iter().flat_map(|rule| rule.steps.iter().chain(&rule.on_exit));
+    let is_marketing = |step: &Step| matches!(&step.action, Action::Send(send) if send.category == Category::Marketing && send.channels.contains(&Kind::Email));
+    let lacks = [("http.public_url", settings.http.public_url.is_none()), ("secrets.links", settings.secrets.links.is_none())];
+    let lacks: Vec<&str> = lacks.into_iter().filter_map(|(key, is_lacking)| is_lacking.then_some(key)).collect();
+    if lacks.is_empty() || !steps.into_iter().any(is_marketing) {
+        return None;
+    }
+    let message = "marketing e-mails go out, and there is no way to unsubscribe".to_owned();
+    let finding = Diagnostic::error("RK0412", channel.place.clone(), message).len(channel.provider.chars().count());
+    Some(finding.help(format!("set `{}` in the administrator's file", lacks.join("` and `"))))
+}
+
 /// Channels of the policy whose provider the administrator's file does not have.
-pub fn unknown_providers(settings: &Settings, policy: &Policy) -> Vec<Diagnostic> {
+fn unknown_providers(settings: &Settings, policy: &Policy) -> Vec<Diagnostic> {
     let known = || settings.providers.keys().map(String::as_str).chain([RECORDING]);
     let unknown = policy.channels.values().filter(|channel| !known().any(|name| name == &*channel.provider));
     unknown

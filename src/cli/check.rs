@@ -20,7 +20,7 @@ pub struct Args {
     /// The rules directory.
     #[arg(default_value = "rules")]
     pub dir: PathBuf,
-    /// The administrator's file: are the providers that the policy names set up there?
+    /// The administrator's file: are the providers that the policy names set up there, and may mails go out by them?
     #[arg(long)]
     pub config: Option<PathBuf>,
     /// Count warnings as errors.
@@ -35,7 +35,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut book = Rulebook::open(&args.dir)?;
     if let (Some(config), Some(set)) = (&args.config, book.set()) {
         let settings = Settings::load(Some(config))?;
-        book.add_findings(channel::unknown_providers(&settings, &set.policy));
+        book.add_findings(channel::lacking(&settings, &set));
     }
     match args.format {
         Format::Text => print!("{}", as_text(&book, &args.dir.display().to_string())),

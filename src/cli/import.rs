@@ -141,7 +141,7 @@ async fn import(
     let mut batch: Vec<NewEvent> = Vec::with_capacity(BATCH);
     for row in rows {
         match row {
-            Ok(fact) => batch.push(fact.into_new(dictionary)),
+            Ok(fact) => batch.extend(fact.into_new(dictionary)),
             Err(rejected) if rejected.ends_file => report.cut_short = Some(rejected),
             Err(rejected) => {
                 report.rejected += 1;

@@ -22,6 +22,7 @@ mod rollback;
 mod send_test;
 mod serve;
 mod simulate;
+mod suppressions;
 mod test;
 mod timeline;
 
@@ -51,6 +52,7 @@ pub enum Command {
     Export(export::Args),
     Erase(erase::Args),
     Retain(retain::Args),
+    Suppressions(suppressions::Args),
     Test(test::Args),
     Simulate(simulate::Args),
     Explain(explain::Args),
@@ -137,6 +139,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Export(args) => export::run(args).await,
         Command::Erase(args) => erase::run(args).await,
         Command::Retain(args) => retain::run(args).await,
+        Command::Suppressions(args) => suppressions::run(args).await,
         Command::Test(args) => test::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Explain(args) => explain::run(args).await,

@@ -75,8 +75,13 @@ impl Args {
             Err(StoreError::Locked { path, .. }) => return control::ask(&path, &request).await,
             Err(error) => return Err(error.into()),
         };
-        let version = store.current_version().await?.context("no rules have gone live in this database yet")?;
-        let texts = store.texts_of(version).await?.with_context(|| format!("the texts of rule set {version:016x} are not on record"))?;
+        // where no rules have gone live yet, what needs none can be done all the same
+        let texts = match store.current_version().await? {
+            Some(version) => {
+                store.texts_of(version).await?.with_context(|| format!("the texts of rule set {version:016x} are not on record"))?
+            }
+            None => Vec::new(),
+        };
         let book = Rulebook::of_texts(texts);
         let rules = book.set().with_context(|| format!("the live rules are not understood\n\n{}", book.render_errors()))?;
         let (clock, telemetry) = (Arc::new(SystemClock), Arc::new(Telemetry::default()));

@@ -15,7 +15,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::pauses::{EVERYBODY_SPREAD_MS, Survey, all_in_force, in_force, resume, survey};
-use super::{Console, keys, person, publications, sample};
+use super::{Console, keys, person, publications, sample, suppressions};
 use crate::engine::action::Channel as Kind;
 use crate::engine::decide::Pause;
 use crate::engine::profile::Name;
@@ -77,6 +77,23 @@ pub enum Request {
         user: String,
         reason: String,
         by: String,
+    },
+    /// Puts addresses on the suppression list.
+    Suppress {
+        entries: Vec<suppressions::NewEntry>,
+        by: String,
+    },
+    /// Takes an address off the list; for a person who was stopped by it as well, if one is named.
+    Lift {
+        channel: String,
+        address: String,
+        user: Option<String>,
+        by: String,
+    },
+    /// What the list says of an address.
+    Suppressions {
+        channel: String,
+        address: String,
     },
     /// Lets a key in, by the hash of it (SHA-256, hexadecimal).
     AddKey {
@@ -169,6 +186,13 @@ pub async fn handle(console: &Console, request: Request) -> Result<Reply, StoreE
             send_test(console, &rule, step.as_deref(), channel.as_deref(), &user, &to).await
         }
         Request::Erase { user, reason, by } => person::erase(store, &user, &reason, &by, now).await,
+        Request::Suppress { entries, by } => suppressions::add(store, &entries, &by, now).await,
+        Request::Lift { channel, address, user, by } => {
+            let reply = suppressions::lift(store, &channel, &address, user.as_deref(), &by, now).await?;
+            console.wake.notify_one();
+            Ok(reply)
+        }
+        Request::Suppressions { channel, address } => suppressions::show(store, &channel, &address, now).await,
         Request::AddKey { source, scope, hash, by } => keys::add(store, now, &source, &scope, &hash, &by).await,
         Request::RevokeKey { id, by } => keys::revoke(store, now, KeyId(id), &by).await,
     }

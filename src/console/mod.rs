@@ -7,6 +7,7 @@ pub mod pauses;
 pub mod person;
 pub mod publications;
 pub mod sample;
+pub mod suppressions;
 
 use std::sync::Arc;
 

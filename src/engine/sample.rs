@@ -94,6 +94,7 @@ fn dictionary() -> Dictionary {
             pii: false,
             source: source.map(Name::from),
             max_age_ms: None,
+            consent: None,
             declared_at: Place::default(),
         });
     }

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use crate::engine::absorb::is_active;
 use crate::engine::action::Outcome;
+use crate::engine::consent::said_by_traits;
 use crate::engine::event::{Event, EventKind};
 use crate::engine::rule::Dictionary;
 use crate::store::{Identity, Link, NewEvent};
@@ -47,9 +48,15 @@ impl Incoming {
         is_active(&self.event, dictionary)
     }
 
-    /// Ready for the store.
-    pub fn into_new(self, dictionary: &Dictionary) -> NewEvent {
+    /// Ready for the store: the event, and the records of consent that its traits speak of.
+    pub fn into_new(self, dictionary: &Dictionary) -> impl Iterator<Item = NewEvent> + use<> {
         let active = self.is_active(dictionary);
-        NewEvent { identity: self.identity, link: self.link, event: self.event, active }
+        let Incoming { identity, link, event } = self;
+        let records = said_by_traits(&event, dictionary);
+        let of_record = {
+            let identity = identity.clone();
+            move |event| NewEvent { identity: identity.clone(), link: None, event, active: false }
+        };
+        std::iter::once(NewEvent { identity, link, event, active }).chain(records.into_iter().map(of_record))
     }
 }

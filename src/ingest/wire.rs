@@ -223,6 +223,9 @@ fn add_context(traits: &mut Map<String, Json>, context: Option<&Json>) {
     for (name, value) in context.get("traits").and_then(Json::as_object).into_iter().flatten() {
         traits.entry(name.clone()).or_insert_with(|| value.clone());
     }
+    for (name, value) in context.pointer("/consent/categoryPreferences").and_then(Json::as_object).into_iter().flatten() {
+        traits.entry(consent_trait(name)).or_insert_with(|| value.clone());
+    }
     let known =
         [("locale", context.get("locale")), ("timezone", context.get("timezone")), ("push_token", context.pointer("/device/token"))];
     for (name, value) in known {
@@ -231,6 +234,12 @@ fn add_context(traits: &mut Map<String, Json>, context: Option<&Json>) {
             traits.insert(name.to_owned(), value.clone());
         }
     }
+}
+
+/// The trait that tells of a category of a consent banner: `Marketing & more` is `consent_marketing_more`.
+fn consent_trait(category: &str) -> String {
+    let words = category.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.fold("consent".to_owned(), |name, word| format!("{name}_{}", word.to_ascii_lowercase()))
 }
 
 fn copy(properties: &mut Map<String, Json>, message: &mut Map<String, Json>, keys: &[&str]) {
@@ -451,9 +460,11 @@ mod tests {
 
     #[test]
     fn the_context_says_what_the_traits_leave_out() {
-        let context = json!({ "locale": "de-DE", "timezone": "Europe/Berlin", "device": { "token": "t" }, "traits": { "country": "DE" } });
+        let preferences = json!({ "categoryPreferences": { "Marketing & more": false } });
+        let context = json!({ "consent": preferences, "locale": "de-DE", "timezone": "Europe/Berlin", "device": { "token": "t" }, "traits": { "country": "DE" } });
         let said = read(&json!({ "type": "identify", "userId": "u", "traits": { "locale": "en" }, "context": context }));
-        let traits = json!({ "locale": "en", "timezone": "Europe/Berlin", "push_token": "t", "country": "DE" });
+        let traits =
+            json!({ "locale": "en", "timezone": "Europe/Berlin", "push_token": "t", "country": "DE", "consent_marketing_more": false });
         assert_eq!(Json::Object(said.event.properties), traits);
     }
 }

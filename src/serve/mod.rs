@@ -38,6 +38,7 @@ use crate::ingest;
 use crate::retention;
 use crate::settings::Settings;
 use crate::store::Store;
+use crate::store::place::Capacity;
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
 use crate::versions::RuleVersions;
@@ -88,7 +89,9 @@ struct Daemon {
 
 impl Daemon {
     async fn start(settings: Settings, by: Option<String>) -> anyhow::Result<Daemon> {
-        let store = settings.database.place().open(&settings.environment, Some(settings.database.capacity())).await?;
+        let clocks_differ_ms = settings.ingest.future_tolerance_seconds as i64 * 1_000;
+        let capacity = Capacity { clocks_differ_ms, ..settings.database.capacity() };
+        let store = settings.database.place().open(&settings.environment, Some(capacity)).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let telemetry = Arc::new(Telemetry::default());
         let directory = settings.rules.directory.clone();
@@ -247,8 +250,8 @@ async fn channels(
         let all = Kind::ALL.into_iter().map(|kind| (kind, recording.clone() as Arc<dyn Channel>)).collect();
         return Ok((Channels::fixed(all), Some(recording)));
     }
-    for finding in channel::unknown_providers(settings, &rules.snapshot().rules.policy) {
-        tracing::error!("{}: its messages wait; {}", finding.message, finding.help.unwrap_or_default());
+    for finding in channel::lacking(settings, &rules.snapshot().rules) {
+        tracing::error!("{}; {}", finding.message, finding.help.unwrap_or_default());
     }
     // a changed policy may name it at any time
     let recording = open_recording(settings, now)?;

@@ -91,8 +91,8 @@ impl Renewal {
         if renewed != *read {
             tracing::warn!("other settings have changed too: they count from the next start on");
         }
-        for finding in channel::unknown_providers(&renewed, &self.rules.snapshot().rules.policy) {
-            tracing::error!("{}: its messages wait; {}", finding.message, finding.help.unwrap_or_default());
+        for finding in channel::lacking(&renewed, &self.rules.snapshot().rules) {
+            tracing::error!("{}; {}", finding.message, finding.help.unwrap_or_default());
         }
         self.settings = renewed;
         Ok(())

@@ -18,6 +18,7 @@ use self::providers::Provider;
 use crate::engine::rule::diagnostic::{Diagnostic, SourceFile};
 use crate::engine::rule::suggest::nearest;
 use crate::engine::rule::syntax::{self, Kind, Node};
+use crate::store::CLOCKS_DIFFER_MS;
 use crate::store::place::{Capacity, Place};
 
 /// The defaults, as text with comments: what `rekindle` prints for somebody who wants a file to start from.
@@ -69,7 +70,8 @@ impl DatabaseSettings {
     }
 
     pub fn capacity(&self) -> Capacity {
-        Capacity { readers: self.readers, recent_ids_max: self.recent_event_ids, connections: self.connections }
+        let (readers, recent_ids_max, connections) = (self.readers, self.recent_event_ids, self.connections);
+        Capacity { readers, recent_ids_max, connections, clocks_differ_ms: CLOCKS_DIFFER_MS }
     }
 }
 

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::engine::action::{Channel, Entry, ExposureRecord, Message, MessageState, Outcome, Posting, What};
+use crate::engine::consent::said_by_traits;
 use crate::engine::decide::{self, Context, Decision, Pause, RuleState, World};
 use crate::engine::event::{Event, Value};
 use crate::engine::gate::{self, Intent};
@@ -235,9 +236,12 @@ impl Timeline {
                 Arc::from(user)
             }
         };
+        let records = said_by_traits(&event, &self.rules.dictionary);
         if let Some(person) = self.people.get_mut(&key) {
-            let index = person.coming.partition_point(|e| e.received_at <= event.received_at);
-            person.coming.insert(index, event);
+            for event in std::iter::once(event).chain(records) {
+                let index = person.coming.partition_point(|e| e.received_at <= event.received_at);
+                person.coming.insert(index, event);
+            }
         }
         self.schedule(&key);
     }

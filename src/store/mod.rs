@@ -16,9 +16,11 @@
 //! **An acknowledged event is applied exactly once** without a unique index on ids that clients choose (such an index costs three
 //! quarters of the rate of ingestion). The store remembers in memory the ids that came in since some *edge* instant (bounded in
 //! number; forgetting the oldest moves the edge; after a start the edge is the latest `received_at` on record). An event that
-//! occurred after the edge and is not remembered is new, because nothing is received before it occurred. An event that occurred
-//! at or before the edge is looked up among its person's stored events. What this cannot see is a copy that claims another time of
-//! occurrence *and* comes after its original has been forgotten.
+//! occurred after the edge and is not remembered is new, because nothing is received before it occurred; clocks differ, so the edge
+//! lies as much later as an event may lie in the future ([`CLOCKS_DIFFER_MS`]). An event that occurred at or before the edge is looked
+//! up among its person's stored events, and so is one that does not say when it happened: it is taken to have happened as it came, so
+//! a copy of it happens later. What this cannot see is a copy that claims another time of occurrence *and* comes after its original has
+//! been forgotten.
 
 pub mod dump;
 pub mod encoding;
@@ -53,6 +55,10 @@ pub const CLAIMS_MAX: u32 = 3;
 
 /// A gap between heartbeats longer than this is downtime: nobody was there to warn anybody.
 pub const HEARTBEAT_GAP_MS: i64 = 5 * MINUTE_MS;
+
+/// Senders' clocks are ahead of ours by so much at most, as far as finding copies goes; who allows them more (the settings'
+/// `ingest.future_tolerance_seconds`) opens the store accordingly.
+pub const CLOCKS_DIFFER_MS: i64 = 5 * MINUTE_MS;
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, thiserror::Error)]

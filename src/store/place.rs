@@ -25,6 +25,8 @@ pub struct Capacity {
     pub readers: u32,
     /// See [`sqlite::Options::recent_ids_max`].
     pub recent_ids_max: usize,
+    /// See [`sqlite::Options::clocks_differ_ms`].
+    pub clocks_differ_ms: i64,
     /// See [`postgres::Options::connections`].
     pub connections: u32,
 }
@@ -54,8 +56,8 @@ impl Place {
         match self {
             Place::File(path) => {
                 let mut options = sqlite::Options::new(path, environment);
-                if let Some(Capacity { readers, recent_ids_max, .. }) = capacity {
-                    options = sqlite::Options { readers, recent_ids_max, ..options };
+                if let Some(Capacity { readers, recent_ids_max, clocks_differ_ms, .. }) = capacity {
+                    options = sqlite::Options { readers, recent_ids_max, clocks_differ_ms, ..options };
                 }
                 Ok(Arc::new(SqliteStore::open_with(options).await?))
             }

@@ -270,10 +270,10 @@ fn decide_about(rules: &RuleSet, bytes: &[u8]) {
     let origin = Origin::new("fuzz", Received::Live { at: now(), skew_ms: 0, future_tolerance_ms: 300_000 });
     for call in Call::ALL.into_iter().map(Some).chain([None]) {
         let Ok(incoming) = message(bytes, call, &origin) else { continue };
-        let new = incoming.into_new(&rules.dictionary);
+        let events = incoming.into_new(&rules.dictionary).map(|new| new.event).collect();
         let (older, world) = (std::collections::HashMap::new(), World::default());
         let ctx = Context { rules, older: &older, world: &world };
-        let decision = decide(&ctx, Profile::new("ana"), vec![new.event], now());
+        let decision = decide(&ctx, Profile::new("ana"), events, now());
         rekindle::store::encoding::encode(&decision.profile);
     }
 }

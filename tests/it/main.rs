@@ -1,6 +1,7 @@
 //! The one integration binary: stories and facts of a real year, the store, the command line, and the tidiness of the sources.
 
 mod cli;
+mod consents;
 mod daemon;
 mod demo;
 mod dependencies;

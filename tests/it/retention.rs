@@ -1,5 +1,6 @@
 //! What is removed when its time is over, and that nobody would decide otherwise because of it.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 use rekindle::channel::{Channel, Channels, Outcome, Outgoing};
 use rekindle::dispatch::{self, Dispatcher};
-use rekindle::engine::action::{Channel as Kind, MessageId};
+use rekindle::engine::action::{Channel as Kind, MessageId, MessageState};
 use rekindle::engine::event::{Event, EventKind};
 use rekindle::engine::time::{DAY_MS, HOUR_MS, Timestamp};
 use rekindle::evaluate::{self, Evaluator};
@@ -86,11 +87,11 @@ const TEMPLATES: [(&str, &str); 6] = [
     ("warning/en/text.liquid", "From {{ notice.from }} on {{ notice.amount }} points lapse."),
 ];
 
-fn start() -> Timestamp {
+pub fn start() -> Timestamp {
     Timestamp::parse("2026-03-02T08:00:00Z").expect("an instant")
 }
 
-fn book() -> Rulebook {
+pub fn book() -> Rulebook {
     let templates = TEMPLATES.iter().map(|(path, text)| (format!("templates/{path}"), text.to_string()));
     let book = Rulebook::of_texts(std::iter::once(("rules.yaml".to_owned(), RULES.to_owned())).chain(templates).collect());
     assert!(book.set().is_some(), "{}", book.render_errors());
@@ -113,44 +114,72 @@ impl Channel for Takes {
     }
 }
 
-struct Shop {
-    directory: tempfile::TempDir,
-    store: Arc<SqliteStore>,
+pub struct Shop {
+    _directory: Option<tempfile::TempDir>,
+    path: PathBuf,
+    pub store: Arc<SqliteStore>,
     rules: Arc<RuleVersions>,
     sent: Arc<Takes>,
 }
 
 impl Shop {
-    async fn open(book: &Rulebook) -> Shop {
+    pub async fn open(book: &Rulebook) -> Shop {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = Shop::store(&directory).await;
+        let path = directory.path().join("shop.db");
+        let store = Shop::store(&path).await;
         let set = book.set().expect("sound rules");
         store.publish_rules(book.publication(&set, start().plus_ms(-30 * DAY_MS), "tests", "first")).await.expect("published");
         store.finish_first_looks().await.expect("first looks");
-        Shop { directory, store: Arc::new(store), rules: Arc::new(RuleVersions::new(set, book.templates())), sent: Arc::default() }
+        store.close().await;
+        Shop { _directory: Some(directory), ..Shop::at(book, &path).await }
     }
 
-    async fn store(directory: &tempfile::TempDir) -> SqliteStore {
+    /// On a database that has these rules.
+    pub async fn at(book: &Rulebook, path: &Path) -> Shop {
+        let (path, store) = (path.to_owned(), Arc::new(Shop::store(path).await));
+        let rules = Arc::new(RuleVersions::new(book.set().expect("sound rules"), book.templates()));
+        Shop { _directory: None, path, store, rules, sent: Arc::default() }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    pub fn sent(&self) -> usize {
+        self.sent.0.lock().expect("no panic").len()
+    }
+
+    pub async fn states(&self, user: &str) -> Vec<MessageState> {
+        let id = self.store.find_profile(&Identity::User(user.into())).await.expect("read").expect("known");
+        self.store.history(id).await.expect("read").messages.iter().map(|row| row.state).collect()
+    }
+
+    async fn store(path: &Path) -> SqliteStore {
         // so few ids in memory that the tables are asked
-        let path = directory.path().join("shop.db");
-        let options = Options { durability: Durability::Process, readers: 1, recent_ids_max: 2, ..Options::new(&path, "test") };
+        let options = Options { durability: Durability::Process, readers: 1, recent_ids_max: 2, ..Options::new(path, "test") };
         SqliteStore::open_with(options).await.expect("a database")
     }
 
     async fn restart(self) -> Shop {
-        let Shop { directory, store, rules, sent } = self;
+        let Shop { _directory, path, store, rules, sent } = self;
         Arc::into_inner(store).expect("nobody else holds the store").close().await;
-        let store = Arc::new(Shop::store(&directory).await);
-        Shop { directory, store, rules, sent }
+        let store = Arc::new(Shop::store(&path).await);
+        Shop { _directory, path, store, rules, sent }
     }
 
-    async fn work(&self, now: Timestamp) {
+    /// Decides about whoever is due; how many that were.
+    pub async fn evaluate(&self, now: Timestamp) -> u64 {
         let evaluator = Evaluator { store: self.store.clone(), rules: self.rules.clone(), worker: "w".into() };
+        evaluate::run_once(&evaluator, Look::Now(now), 100).await.expect("a pass").claimed
+    }
+
+    /// Decides and sends until nothing is due.
+    pub async fn work(&self, now: Timestamp) {
         let sent: Arc<dyn Channel> = self.sent.clone();
         let channels = Channels::fixed([(Kind::Email, sent)].into());
         let dispatcher = Dispatcher::new(self.store.clone(), self.rules.clone(), channels, "w".into());
         loop {
-            let looked = evaluate::run_once(&evaluator, Look::Now(now), 100).await.expect("a pass").claimed;
+            let looked = self.evaluate(now).await;
             let sent = dispatch::run_once(&dispatcher, Look::Now(now), 100).await.expect("a pass").claimed;
             if looked + sent == 0 {
                 return;
@@ -158,7 +187,7 @@ impl Shop {
         }
     }
 
-    async fn append(&self, event: Event, user: &str) -> (u64, u64) {
+    pub async fn append(&self, event: Event, user: &str) -> (u64, u64) {
         let new = NewEvent { identity: Identity::User(user.into()), link: None, event, active: true };
         let appended = self.store.append_events(vec![new]).await.expect("appended");
         (appended.new, appended.duplicates)
@@ -181,16 +210,15 @@ impl Shop {
         format!("{text}{:?}", self.sent.0.lock().expect("no panic"))
     }
 
-    fn doctor(&self) -> String {
-        let path = self.directory.path().join("shop.db");
-        let out = rekindle().args(["doctor", "--db"]).arg(path).output().expect("it runs");
+    pub fn doctor(&self) -> String {
+        let out = rekindle().args(["doctor", "--db"]).arg(&self.path).output().expect("it runs");
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
         assert!(out.status.success(), "{said}{}", String::from_utf8_lossy(&out.stderr));
         said
     }
 }
 
-fn event(id: &str, kind: EventKind, name: &str, properties: Json, occurred_at: Timestamp, received_at: Timestamp) -> Event {
+pub fn event(id: &str, kind: EventKind, name: &str, properties: Json, occurred_at: Timestamp, received_at: Timestamp) -> Event {
     let Json::Object(properties) = properties else { panic!("properties are an object") };
     Event { id: id.into(), kind, name: name.into(), occurred_at, received_at, source: "shop".into(), properties }
 }

@@ -5,6 +5,7 @@
 //! us is a definite failure and is tried again; what breaks after it is [`Outcome::Ambiguous`], and SMTP cannot deduplicate. So the
 //! dialogue is our own: a library's error does not say on which side of the dot it fell.
 
+pub mod alignment;
 pub mod dkim;
 pub mod letter;
 pub mod relay;

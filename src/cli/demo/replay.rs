@@ -268,7 +268,7 @@ impl Replay {
 
     async fn append(&mut self, facts: Vec<Incoming>) -> anyhow::Result<()> {
         self.done.facts += facts.len() as u64;
-        let mut facts = facts.into_iter().map(|fact| fact.into_new(&self.stage.rules.dictionary)).peekable();
+        let mut facts = facts.into_iter().flat_map(|fact| fact.into_new(&self.stage.rules.dictionary)).peekable();
         while facts.peek().is_some() {
             self.stage.store.append_events(facts.by_ref().take(APPEND_MAX).collect()).await?;
         }

@@ -80,7 +80,20 @@ pub struct AttributeType {
     pub source: Option<Name>,
     /// Older than that: absent.
     pub max_age_ms: Option<i64>,
+    /// The trait tells of consent.
+    pub consent: Option<TraitConsent>,
     pub declared_at: Place,
+}
+
+/// What a yes or no in a trait (`newsletter: true`) says of consent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraitConsent {
+    pub purpose: Category,
+    pub channels: Vec<Channel>,
+    /// What a yes rests on; default `opt_in`.
+    pub basis: Name,
+    /// Which text the person agreed to, if it is always the same.
+    pub text_version: Option<Name>,
 }
 
 /// How late or repeated values of an attribute merge.

@@ -260,7 +260,7 @@ impl Ingest {
                 None => wire::message(row.as_bytes(), call, &origin),
             };
             match read {
-                Ok(incoming) => sorted.events.push(incoming.into_new(&rules.dictionary)),
+                Ok(incoming) => sorted.events.extend(incoming.into_new(&rules.dictionary)),
                 Err(reason) => {
                     let row = row.get(..row.floor_char_boundary(EXCERPT_BYTES)).unwrap_or_default().to_owned();
                     sorted.rejects.push(Reject { source: source.clone(), reason: reason.clone(), row, at: now });

@@ -119,7 +119,9 @@ pub(super) async fn duplicates(events: &[NewEvent], owners: &[ProfileId], tx: &m
         is_duplicate.push(first_of_batch.insert((&event.source, &event.id), ()).is_some());
         let hash = id_hash(event);
         let remembered = tx.memory.recent_owner(hash);
-        if remembered.is_some() || tx.memory.may_be_forgotten(event.occurred_at) {
+        // what does not say when it happened has happened as it came
+        let is_undated = event.occurred_at >= event.received_at;
+        if remembered.is_some() || is_undated || tx.memory.may_be_forgotten(event.occurred_at) {
             candidates.push((number, owner.0, hash, &*event.source, &*event.id));
         }
         // the id came in under another identity of the same person, or of another

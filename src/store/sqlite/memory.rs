@@ -34,8 +34,8 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub fn new(numbers: Numbers, edge: Timestamp, ids_max: usize, hasher: Arc<Hasher>) -> Self {
-        Memory { numbers, at_begin: numbers, ids: RecentIds::new(edge, ids_max), hasher }
+    pub fn new(numbers: Numbers, ids: RecentIds, hasher: Arc<Hasher>) -> Self {
+        Memory { numbers, at_begin: numbers, ids, hasher }
     }
 
     pub fn begin(&mut self) {
@@ -133,6 +133,8 @@ impl sql::Memory for Memory {
 /// which the forgotten ones were received. About 50 bytes an id.
 pub(super) struct RecentIds {
     edge: Timestamp,
+    /// How much later than it was received an event may claim to have occurred.
+    ahead_ms: i64,
     max: usize,
     owners: HashMap<i64, ProfileId>,
     order: VecDeque<(i64, Timestamp)>,
@@ -141,8 +143,9 @@ pub(super) struct RecentIds {
 }
 
 impl RecentIds {
-    fn new(edge: Timestamp, max: usize) -> Self {
-        RecentIds { edge, max, owners: HashMap::new(), order: VecDeque::new(), added: 0 }
+    /// What was received up to `received_until` is not remembered.
+    pub fn new(received_until: Timestamp, ahead_ms: i64, max: usize) -> Self {
+        RecentIds { edge: received_until.plus_ms(ahead_ms), ahead_ms, max, owners: HashMap::new(), order: VecDeque::new(), added: 0 }
     }
 
     /// Whose event has such an id, if it came in since the edge.
@@ -167,7 +170,7 @@ impl RecentIds {
         while self.order.len() > self.max {
             let Some((hash, received_at)) = self.order.pop_front() else { break };
             self.owners.remove(&hash);
-            self.edge = self.edge.max(received_at);
+            self.edge = self.edge.max(received_at.plus_ms(self.ahead_ms));
         }
     }
 
@@ -186,20 +189,20 @@ mod tests {
 
     #[test]
     fn forgetting_an_id_moves_the_edge_past_it() {
-        let mut ids = RecentIds::new(Timestamp::from_ms(0), 2);
+        let mut ids = RecentIds::new(Timestamp::from_ms(0), 3, 2);
         for n in 1..=3 {
             ids.remember(n, ProfileId(n), Timestamp::from_ms(n * 10));
         }
         ids.keep();
         assert_eq!(ids.owner(1), None);
-        assert!(ids.may_be_forgotten(Timestamp::from_ms(10)));
-        assert!(!ids.may_be_forgotten(Timestamp::from_ms(11)));
+        assert!(ids.may_be_forgotten(Timestamp::from_ms(13)), "the sender's clock was ahead");
+        assert!(!ids.may_be_forgotten(Timestamp::from_ms(14)));
         assert_eq!(ids.owner(2), Some(ProfileId(2)));
     }
 
     #[test]
     fn what_was_rolled_back_was_never_received() {
-        let mut ids = RecentIds::new(Timestamp::from_ms(0), 10);
+        let mut ids = RecentIds::new(Timestamp::from_ms(0), 0, 10);
         ids.remember(1, ProfileId(1), Timestamp::from_ms(1));
         ids.keep();
         ids.remember(1, ProfileId(1), Timestamp::from_ms(2));

@@ -14,16 +14,16 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, SqlSafeStr as _, Sqlite, SqliteConnection, SqlitePool};
 
-use super::memory::{Memory, Numbers};
+use super::memory::{Memory, Numbers, RecentIds};
 use super::writer::Writer;
 use super::{Shared, SqliteStore};
 use crate::engine::coupon::Salt;
 use crate::engine::time::Timestamp;
-use crate::store::StoreError;
 use crate::store::sql::rows::Fields;
 use crate::store::sql::world::WorldCache;
 use crate::store::sql::{self, Row, Session, origin};
 use crate::store::suppression::{Hasher, KEY_BYTES};
+use crate::store::{CLOCKS_DIFFER_MS, StoreError};
 
 /// How a database is opened.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Options {
     pub durability: Durability,
     /// Event ids kept in memory against duplicates (about 50 bytes each). Default: a million.
     pub recent_ids_max: usize,
+    /// How far an event may lie in the future; see [`CLOCKS_DIFFER_MS`], the default.
+    pub clocks_differ_ms: i64,
     /// Connections that read beside the writer. Default: 4.
     pub readers: u32,
     /// Pages (of 4 kB) beyond which the database refuses to grow; none: the disk decides.
@@ -59,6 +61,7 @@ impl Options {
             environment: environment.to_owned(),
             durability: Durability::Power,
             recent_ids_max: 1_000_000,
+            clocks_differ_ms: CLOCKS_DIFFER_MS,
             readers: 4,
             pages_max: None,
             coupon_salt: None,
@@ -121,7 +124,7 @@ impl SqliteStore {
         let environment = origin::named_environment(&mut session, &options.environment).await?;
         let hasher = Arc::new(origin::new_hasher(&mut session).await?);
         let coupon_salt = origin::new_coupon_salt(&mut session, options.coupon_salt).await?;
-        let memory = recover(&mut connection, options.recent_ids_max, Arc::clone(&hasher)).await?;
+        let memory = recover(&mut connection, &options, Arc::clone(&hasher)).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers)
             .connect_lazy_with(connect_options(&options).read_only(true).create_if_missing(false));
@@ -298,7 +301,7 @@ async fn refuse_foreign(connection: &mut SqliteConnection, path: &Path) -> Resul
 }
 
 /// Voids what an earlier process had claimed, and reads the numbers the writer goes on from.
-async fn recover(connection: &mut SqliteConnection, recent_ids_max: usize, hasher: Arc<Hasher>) -> Result<Memory, StoreError> {
+async fn recover(connection: &mut SqliteConnection, options: &Options, hasher: Arc<Hasher>) -> Result<Memory, StoreError> {
     let row = sqlx::query(COUNT_BOOT).fetch_one(&mut *connection).await.map(Row::Sqlite)?;
     let boots: i64 = Fields::of("counters", &row).next("value")?;
     sqlx::raw_sql(VOID_CLAIMS).execute(&mut *connection).await?;
@@ -318,5 +321,6 @@ async fn recover(connection: &mut SqliteConnection, recent_ids_max: usize, hashe
         suppressed,
         erased,
     };
-    Ok(Memory::new(numbers, Timestamp::from_ms(received_until), recent_ids_max, hasher))
+    let ids = RecentIds::new(Timestamp::from_ms(received_until), options.clocks_differ_ms, options.recent_ids_max);
+    Ok(Memory::new(numbers, ids, hasher))
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use rekindle::console::person;
 use rekindle::engine::action::{Channel, MessageState};
-use rekindle::engine::event::EventKind;
+use rekindle::engine::event::{Event, EventKind};
+use rekindle::engine::profile::Name;
 use rekindle::engine::time::{DAY_MS, MINUTE_MS};
 use rekindle::store::erasure::{Cause, Erasure};
 use rekindle::store::suppression::Reason;
-use rekindle::store::{Identity, Store};
+use rekindle::store::{Identity, Link, NewEvent, Reject, Store};
 use serde_json::{Value as Json, json};
 
 use crate::services::{Shop, start};
@@ -47,6 +48,48 @@ async fn everything_that_is_held_is_handed_out() {
     assert_eq!((len(&export, "events"), len(&export, "messages"), len(&export, "consents")), (7, 2, 2), "{text}");
     assert_eq!(export["person"]["addresses"]["sms"]["value"], "+441632960001");
     assert!(person::export(&*shop.store, "nobody", start()).await.expect("read").is_none());
+}
+
+/// Before she signed up Ana was a visitor, with a profile of her own; and what she sent first was refused, as Python writes it.
+#[tokio::test]
+async fn whoever_turned_out_to_be_the_person_is_handed_out_and_goes_with_it() {
+    let shop = shop().await;
+    let visit = |identity, link, at| NewEvent {
+        identity,
+        link,
+        event: Event {
+            id: format!("visit-{at}").into(),
+            kind: EventKind::Identify,
+            name: "".into(),
+            occurred_at: at,
+            received_at: at,
+            source: "shop".into(),
+            properties: serde_json::Map::from_iter([("email".to_owned(), "ana.visitor@post.example".into())]),
+        },
+        active: false,
+    };
+    let phone = Name::from("phone-of-\u{e4}na");
+    let seen = visit(Identity::Anonymous(phone.clone()), None, start());
+    shop.store.append_events(vec![seen]).await.expect("appended");
+    let visitor = shop.store.find_profile(&Identity::Anonymous(phone.clone())).await.expect("read").expect("known");
+    let at = start().plus_ms(90_000);
+    shop.store.append_events(vec![visit(Identity::User("ana".into()), Some(Link::Anonymous(phone)), at)]).await.expect("appended");
+    let id = shop.id("ana").await;
+    assert_eq!(shop.store.history(id).await.expect("read").merged, [visitor]);
+    let rejected = ["{\"userId\": \"x\", \"previousId\": \"phone-of-\\u00e4na\"}", "{\"userId\": \"somebody else\"}"];
+    let reject = |row: &str| Reject { source: "shop".into(), reason: "no `type`".into(), row: row.into(), at };
+    shop.store.keep_rejects(rejected.map(reject).to_vec()).await.expect("kept");
+
+    let export = person::export(&*shop.store, "ana", at).await.expect("read").expect("known");
+    assert!(export.to_string().contains("ana.visitor@post.example"));
+    let erasure = Erasure { profile: id, at, by: "tests".into(), why: "asked".into() };
+    let done = shop.store.erase(erasure, Cause::Asked).await.expect("erased");
+    assert_eq!((done.rejects, done.identities), (1, 2), "{done:?}");
+    let rest = shop.store.rejects(0, 10).await.expect("read");
+    assert_eq!(rest.iter().map(|row| &*row.row).collect::<Vec<_>>(), [rejected[1]]);
+    let closed = shop.store.profile(visitor).await.expect("read").expect("there");
+    assert!(closed.profile.key.starts_with("erased-"), "{}", closed.profile.key);
+    assert!(!shop.store.suppressions(Channel::Email, "ana.visitor@post.example").await.expect("read").is_empty());
 }
 
 #[tokio::test]

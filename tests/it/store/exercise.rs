@@ -39,6 +39,7 @@ macro_rules! each_exercise {
         $with! {
             promise_i7_an_acknowledged_event_is_applied_exactly_once,
             promise_i7_a_restart_does_not_forget_what_came_in,
+            promise_i7_a_copy_is_known_whatever_the_senders_clock_says,
             a_profile_is_created_once_and_due_when_its_event_came,
             nobody_is_claimed_twice,
             only_the_holder_of_the_claim_commits,
@@ -124,6 +125,19 @@ pub async fn promise_i7_a_restart_does_not_forget_what_came_in(h: &dyn Harness) 
     let again = vec![from_user("u", event("b", hour(5))), from_user("u", event("a", hour(1))), from_user("u", event("c", hour(1)))];
     let appended = store.append_events(again).await.expect("appended");
     assert_eq!((appended.new, appended.duplicates, appended.profiles_created), (1, 2, 0));
+}
+
+/// What does not say when it happened has happened as it came, so its copy happens later; and a clock that is ahead makes a fact happen
+/// later than it was received.
+pub async fn promise_i7_a_copy_is_known_whatever_the_senders_clock_says(h: &dyn Harness) {
+    let store = h.open().await;
+    store.append_events(vec![from_user("u", event("undated", hour(1))), from_user("u", event("ahead", hour(1)))]).await.expect("appended");
+    h.close(store).await;
+    let store = h.open().await;
+    let mut ahead = event("ahead", hour(1).plus_ms(2 * MINUTE_MS));
+    ahead.received_at = hour(1).plus_ms(3 * MINUTE_MS);
+    let again = store.append_events(vec![from_user("u", event("undated", hour(9))), from_user("u", ahead)]).await.expect("appended");
+    assert_eq!((again.new, again.duplicates), (0, 2));
 }
 
 pub async fn a_profile_is_created_once_and_due_when_its_event_came(h: &dyn Harness) {

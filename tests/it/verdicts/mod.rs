@@ -275,6 +275,7 @@ fn what_rhai_says_we_say_on_the_common_subset() {
         pii: false,
         source: None,
         max_age_ms: None,
+        consent: None,
         declared_at: Place::default(),
     };
     shop.dictionary.attributes = names.iter().map(|name| declare(name, ValueType::Int)).collect();

@@ -103,6 +103,7 @@ pub fn shop(calendar_around: Date) -> Shop {
         pii: false,
         source: None,
         max_age_ms: max_age_days.map(|days| days * DAY_MS),
+        consent: None,
         declared_at: Place::default(),
     };
     dictionary.attributes = vec![

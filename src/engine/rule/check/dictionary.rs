@@ -14,7 +14,7 @@ use crate::engine::rule::suggest::nearest;
 use crate::engine::rule::syntax::{Entry, Node};
 use crate::engine::rule::{
     Aggregate, AggregateFunction, AttributeType, Dictionary, EventType, FeatureKind, FeatureType, Place, Policy, Program, PropertyType,
-    Segment, Update,
+    Segment, TraitConsent, Update,
 };
 use crate::engine::time::Timestamp;
 
@@ -112,6 +112,12 @@ fn attribute(entry: &Entry, findings: &Findings) -> Option<AttributeType> {
     let pii = fields.read("pii", |node| findings.bool(node)).unwrap_or(false);
     let source = fields.read("source", |node| findings.name(node, "the source that may write it"));
     let max_age_ms = fields.read("max_age", |node| findings.exact_ms(node));
+    let consent_node = fields.get("consent");
+    let consent = consent_node.and_then(|node| trait_consent(node, findings));
+    if let (Some(node), Some(_)) = (consent_node, value_type.as_ref().filter(|found| **found != ValueType::Bool)) {
+        let message = "a trait that tells of consent is a yes or a no".to_owned();
+        findings.wrong(node, message, "write `type: bool`".to_owned());
+    }
     fields.finish();
     if !optional && default_node.is_none() {
         let message = format!("`{}` has neither `default` nor `optional`", entry.key.text);
@@ -122,7 +128,30 @@ fn attribute(entry: &Entry, findings: &Findings) -> Option<AttributeType> {
         default.as_ref()?;
     }
     let (name, value_type) = (name?, value_type?);
-    Some(AttributeType { name, value_type, optional, default, update, pii, source, max_age_ms, declared_at: entry.key_place.clone() })
+    Some(AttributeType {
+        name,
+        value_type,
+        optional,
+        default,
+        update,
+        pii,
+        source,
+        max_age_ms,
+        consent,
+        declared_at: entry.key_place.clone(),
+    })
+}
+
+/// `{ purpose: marketing, channels: [email], basis: opt_in, text_version: sign-up-2026 }`
+fn trait_consent(node: &Node, findings: &Findings) -> Option<TraitConsent> {
+    let mut fields = Fields::of(node, "`consent` of an attribute", findings)?;
+    let purpose = fields.required("purpose", "RK0102", "`purpose: marketing`").and_then(|node| findings.category(node));
+    let channels = fields.required("channels", "RK0102", "`channels: [email]`");
+    let channels = channels.map(|node| findings.channels(node));
+    let basis = fields.read("basis", |node| findings.name(node, "what a yes rests on")).unwrap_or_else(|| Name::from("opt_in"));
+    let text_version = fields.read("text_version", |node| findings.name(node, "the version of the text"));
+    fields.finish();
+    Some(TraitConsent { purpose: purpose?, channels: channels?, basis, text_version })
 }
 
 /// A value of a declared type.
