@@ -1,6 +1,7 @@
 //! The command line: one file per command, dispatched here. What a command does lives in the layers below; a command reads its
 //! arguments, calls them, prints, and says how it ended.
 
+mod backup;
 mod check;
 mod database;
 mod demo;
@@ -52,6 +53,7 @@ pub enum Command {
     Export(export::Args),
     Erase(erase::Args),
     Retain(retain::Args),
+    Backup(backup::Args),
     Suppressions(suppressions::Args),
     Test(test::Args),
     Simulate(simulate::Args),
@@ -139,6 +141,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Export(args) => export::run(args).await,
         Command::Erase(args) => erase::run(args).await,
         Command::Retain(args) => retain::run(args).await,
+        Command::Backup(args) => backup::run(args).await,
         Command::Suppressions(args) => suppressions::run(args).await,
         Command::Test(args) => test::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,

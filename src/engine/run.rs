@@ -216,6 +216,11 @@ pub fn hear_result(profile: &mut Profile, message: MessageId, outcome: Outcome, 
         profile.slots.retain(|slot| slot.message != message);
         coupon::release(profile, message);
     }
+    if outcome == Outcome::Unknown {
+        // it may have gone out without an intent on record here (a restored database): it counts from when we learned of it
+        let undated = profile.slots.iter_mut().filter(|slot| slot.message == message && slot.sent_at.is_none());
+        undated.for_each(|slot| slot.sent_at = Some(event.occurred_at));
+    }
     if closes_address(outcome, event)
         && let Some(channel) = channel.or_else(|| Channel::named(event.text_property("channel")?))
     {

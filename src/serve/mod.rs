@@ -37,8 +37,8 @@ use crate::feedback::http::Partners;
 use crate::ingest;
 use crate::retention;
 use crate::settings::Settings;
-use crate::store::Store;
 use crate::store::place::Capacity;
+use crate::store::{Restored, Store};
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
 use crate::versions::RuleVersions;
@@ -93,6 +93,13 @@ impl Daemon {
         let capacity = Capacity { clocks_differ_ms, ..settings.database.capacity() };
         let store = settings.database.place().open(&settings.environment, Some(capacity)).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        if let Some(Restored { taken_at, messages }) = store.after_restore(clock.now()).await? {
+            tracing::warn!(
+                message.count = messages,
+                "started on a backup of {taken_at}: everything is paused, and what was still to go out then is unknown; `rekindle resume` \
+                 shows what would go on"
+            );
+        }
         let telemetry = Arc::new(Telemetry::default());
         let directory = settings.rules.directory.clone();
         let mut publisher = Publisher::new(store.clone(), directory, clock.clone(), telemetry.clone(), by);

@@ -561,6 +561,15 @@ pub struct Backlog {
 pub const BACKLOG_MAX: i64 = 100_000;
 pub const PAST_DEADLINE_MAX: i64 = 1_000;
 
+/// A backup on which somebody starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Restored {
+    /// When the backup was taken.
+    pub taken_at: Timestamp,
+    /// Messages that were still to go out then, and are in doubt now.
+    pub messages: u64,
+}
+
 /// The world as the store knows it, and the generation of what forbids: an intent decided under an older generation is refused.
 #[derive(Clone, Debug)]
 pub struct WorldView {
@@ -816,6 +825,13 @@ pub trait Store: Send + Sync {
 
     /// The record of an erasure, for who asks by the name that was erased.
     async fn erasure_of(&self, identity: &Identity) -> Result<Option<(Erasure, Erased)>, StoreError>;
+
+    // -- backups
+
+    /// What must be done at the first start on a restored backup, in one commit; none if this database is no backup, or was started on
+    /// before. Everything is paused, and what was still to go out when the backup was taken is `unknown`, with its event: the original
+    /// may have sent it since. (A database that cannot tell that it was restored answers none.)
+    async fn after_restore(&self, at: Timestamp) -> Result<Option<Restored>, StoreError>;
 
     // -- how long what is kept
 

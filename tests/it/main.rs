@@ -1,5 +1,6 @@
 //! The one integration binary: stories and facts of a real year, the store, the command line, and the tidiness of the sources.
 
+mod backup;
 mod cli;
 mod consents;
 mod daemon;

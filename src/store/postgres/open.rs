@@ -48,13 +48,14 @@ impl Options {
 }
 
 /// The migrations, in order, with the numbers of SQLite's. They only ever add.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 6] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "tables", include_str!("../../../migrations/postgres/0001_tables.sql")),
     (2, "ingest", include_str!("../../../migrations/postgres/0002_ingest.sql")),
     (3, "publications", include_str!("../../../migrations/postgres/0003_publications.sql")),
     (4, "feedback", include_str!("../../../migrations/postgres/0004_feedback.sql")),
     (5, "doubt", include_str!("../../../migrations/postgres/0005_doubt.sql")),
     (6, "keeping", include_str!("../../../migrations/postgres/0006_keeping.sql")),
+    (7, "backup", include_str!("../../../migrations/postgres/0007_backup.sql")),
 ];
 
 /// How long a connection may take to come about before the operation fails.

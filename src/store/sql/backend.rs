@@ -6,7 +6,8 @@ use async_trait::async_trait;
 
 use super::{Session, Work};
 use super::{
-    append, backlog, decisions, erasures, identities, keys, outbox, publications, reads, rejects, retention, rules, suppressions, world,
+    append, backlog, decisions, erasures, identities, keys, outbox, publications, reads, rejects, restored, retention, rules, suppressions,
+    world,
 };
 use crate::engine::action::{Channel, MessageId};
 use crate::engine::decide::Pause;
@@ -18,8 +19,8 @@ use crate::store::suppression::{Hasher, Lift, Suppress, Suppression};
 use crate::store::{
     ApiKey, Appended, Backlog, Claim, ClaimedMessages, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq,
     Glance, History, Identity, IntentCommit, KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId,
-    ProfilePage, Publication, PublicationRow, Published, Recorded, RefusedRules, Reject, RejectRow, SourceHour, Store, StoreError,
-    StoredProfile, WorldView,
+    ProfilePage, Publication, PublicationRow, Published, Recorded, RefusedRules, Reject, RejectRow, Restored, SourceHour, Store,
+    StoreError, StoredProfile, WorldView,
 };
 
 /// A database.
@@ -169,6 +170,10 @@ impl<B: Backend> Store for B {
     async fn suppressions(&self, channel: Channel, address: &str) -> Result<Vec<Suppression>, StoreError> {
         let hash = self.hasher().address(channel, address);
         read!(self, |session| suppressions::suppressions(session, channel, hash))
+    }
+
+    async fn after_restore(&self, at: Timestamp) -> Result<Option<Restored>, StoreError> {
+        self.write(restored::AfterRestore(at)).await
     }
 
     async fn oldest(&self, kind: Kept, before: Timestamp, after: i64, limit: usize) -> Result<Oldest, StoreError> {

@@ -24,6 +24,7 @@ mod publications;
 mod query;
 mod reads;
 mod rejects;
+mod restored;
 mod retention;
 pub(in crate::store) mod rows;
 mod rules;

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
 use super::{
     Sql, append as a, backlog as g, decisions as d, erasures as e, identities as i, keys as k, origin as o, outbox as b, publications as p,
-    reads as r, rejects as j, retention as t, rules as u, suppressions as s, world as w,
+    reads as r, rejects as j, restored as y, retention as t, rules as u, suppressions as s, world as w,
 };
 use crate::store::Store as _;
 use crate::store::sqlite::SqliteStore;
@@ -119,6 +119,10 @@ const OTHER: &[(&str, &Sql)] = &[
     ("DELETE_REJECTS", &e::DELETE_REJECTS),
     ("RECORD_ERASURE", &e::RECORD_ERASURE),
     ("ERASURES_OF", &e::ERASURES_OF),
+    ("MARKED", &y::MARKED),
+    ("UNMARK", &y::UNMARK),
+    ("STILL_TO_GO", &y::STILL_TO_GO),
+    ("DOUBT", &y::DOUBT),
     ("NOTE_REMOVAL", &t::NOTE_REMOVAL),
     ("REMOVE_REJECTS", &t::REMOVE_REJECTS),
     ("REMOVALS", &t::REMOVALS),
@@ -157,7 +161,7 @@ const OTHER: &[(&str, &Sql)] = &[
     ("COUNT_DAYS_SENT", &r::COUNT_DAYS_SENT),
 ];
 
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     include_str!("append.rs"),
     include_str!("backlog.rs"),
     include_str!("decisions.rs"),
@@ -169,6 +173,7 @@ const SOURCES: [&str; 15] = [
     include_str!("publications.rs"),
     include_str!("reads.rs"),
     include_str!("rejects.rs"),
+    include_str!("restored.rs"),
     include_str!("retention.rs"),
     include_str!("rules.rs"),
     include_str!("suppressions.rs"),

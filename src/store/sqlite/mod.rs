@@ -9,6 +9,7 @@
 //! found at the start is void. Who only looks ([`SqliteStore::open_to_read`]) needs no lock: readers see the last commit while the
 //! writer goes on.
 
+mod backup;
 mod memory;
 mod open;
 mod writer;
@@ -75,6 +76,15 @@ impl SqliteStore {
     /// migrated or taken over; whatever would write is refused. What [`Store::world`] said once it says again.
     pub async fn open_to_read(path: &Path) -> Result<Self, StoreError> {
         open::to_read(path).await
+    }
+
+    /// Copies the database `from` to a new file, beside whatever works on it, and marks the copy as a backup taken at `at`: see
+    /// [`Store::after_restore`]. Answers its size in bytes.
+    ///
+    /// # Errors
+    /// The database cannot be opened, the file is there already, or the disk does not take it.
+    pub async fn back_up(from: &Path, to: &Path, at: Timestamp) -> Result<u64, StoreError> {
+        backup::back_up(from, to, at).await
     }
 }
 

@@ -70,13 +70,14 @@ impl Options {
 }
 
 /// The migrations, in order. They only ever add.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql")),
     (2, "ingest", include_str!("../../../migrations/sqlite/0002_ingest.sql")),
     (3, "publications", include_str!("../../../migrations/sqlite/0003_publications.sql")),
     (4, "feedback", include_str!("../../../migrations/sqlite/0004_feedback.sql")),
     (5, "doubt", include_str!("../../../migrations/sqlite/0005_doubt.sql")),
     (6, "keeping", include_str!("../../../migrations/sqlite/0006_keeping.sql")),
+    (7, "backup", include_str!("../../../migrations/sqlite/0007_backup.sql")),
 ];
 
 /// Pages kept in memory by each connection, in kB (negative: that is how SQLite takes it).
@@ -189,7 +190,7 @@ pub(super) async fn to_read(path: &Path) -> Result<SqliteStore, StoreError> {
 
 /// Connections that can only read. Where not even SQLite's own files beside the database can be made (a read-only mount), the file is
 /// read as one that nobody changes; but not while its log holds what is not in it yet.
-async fn connect_to_read(path: &Path) -> Result<(SqlitePool, PoolConnection<Sqlite>), StoreError> {
+pub(super) async fn connect_to_read(path: &Path) -> Result<(SqlitePool, PoolConnection<Sqlite>), StoreError> {
     let options = connect_options(&Options::new(path, "")).read_only(true).create_if_missing(false);
     let pool = |options| SqlitePoolOptions::new().max_connections(READERS_WHO_LOOK).connect_lazy_with(options);
     let readers = pool(options.clone());
