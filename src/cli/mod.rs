@@ -17,6 +17,7 @@ mod provider;
 mod rejects;
 mod release;
 mod reload;
+mod replay;
 mod resume;
 mod retain;
 mod rollback;
@@ -62,6 +63,7 @@ pub enum Command {
     Pause(pause::Args),
     Resume(resume::Args),
     Release(release::Args),
+    Replay(replay::Args),
     Reload(reload::Args),
     Rollback(rollback::Args),
     SendTest(send_test::Args),
@@ -150,6 +152,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pause(args) => pause::run(args).await,
         Command::Resume(args) => resume::run(args).await,
         Command::Release(args) => release::run(args).await,
+        Command::Replay(args) => replay::run(args).await,
         Command::Reload(args) => reload::run(args).await,
         Command::Rollback(args) => rollback::run(args).await,
         Command::SendTest(args) => send_test::run(args).await,

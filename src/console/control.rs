@@ -15,7 +15,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::pauses::{EVERYBODY_SPREAD_MS, Survey, all_in_force, in_force, resume, survey};
-use super::{Console, keys, person, publications, sample, suppressions};
+use super::{Console, keys, person, publications, replay, sample, suppressions};
 use crate::engine::action::Channel as Kind;
 use crate::engine::decide::Pause;
 use crate::engine::profile::Name;
@@ -48,6 +48,21 @@ pub enum Request {
     },
     /// Lets a rule go on that its brake holds.
     Release {
+        rule: String,
+        by: String,
+    },
+    /// Who is set aside, and why.
+    SetAside,
+    /// Gives one person back who was set aside.
+    Replay {
+        user: String,
+        by: String,
+    },
+    ReplayAll {
+        by: String,
+    },
+    /// Looks at everybody again because of a rule that was set aside for some.
+    ReplayRule {
         rule: String,
         by: String,
     },
@@ -179,6 +194,10 @@ pub async fn handle(console: &Console, request: Request) -> Result<Reply, StoreE
             Err(why) => Ok(Reply::refused(why)),
         },
         Request::Release { rule, by } => release(console, &rule, &by).await,
+        Request::SetAside => replay::list(console).await,
+        Request::Replay { user, by } => replay::one(console, &user, &by).await,
+        Request::ReplayAll { by } => replay::all(console, &by).await,
+        Request::ReplayRule { rule, by } => replay::rule(console, &rule, &by).await,
         Request::Publications => publications::list(console).await,
         Request::Rollback { version, reason, by } => publications::roll_back(console, version.as_deref(), by, reason).await,
         Request::Reload { reason, by } => publications::reload(console, by, reason).await,

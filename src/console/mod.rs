@@ -6,6 +6,7 @@ pub mod keys;
 pub mod pauses;
 pub mod person;
 pub mod publications;
+mod replay;
 pub mod sample;
 pub mod suppressions;
 

@@ -10,6 +10,7 @@ pub mod breaker;
 pub mod budget;
 pub mod retry;
 mod send;
+pub mod spoiled;
 pub mod traffic;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{Notify, watch};
 
 use self::budget::NoRoom;
+use self::spoiled::Spoiled;
 use self::traffic::Traffic;
 use crate::channel::{Channels, Receipt};
 use crate::clock::{Clock, Stopwatch};
@@ -64,11 +66,13 @@ pub struct Dispatcher {
     pub worker: Name,
     /// What is known of the providers.
     pub traffic: Traffic,
+    /// What is known of the templates.
+    pub spoiled: Spoiled,
 }
 
 impl Dispatcher {
     pub fn new(store: Arc<dyn Store>, rules: Arc<RuleVersions>, channels: Channels, worker: Name) -> Self {
-        Dispatcher { store, rules, channels, worker, traffic: Traffic::default() }
+        Dispatcher { store, rules, channels, worker, traffic: Traffic::default(), spoiled: Spoiled::default() }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A channel may have several providers (a pool): the next one is tried only where the one before definitely did not take the
 //! message and the fault is its own; what a person's address is refused for, or what nobody knows, goes no further.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -12,12 +13,13 @@ use super::retry::{self, Attempted};
 use super::{Dispatcher, Pass, Ready, outcome, result};
 use crate::channel::{Outcome as Answer, Outgoing, RetryClass};
 use crate::engine::action::Outcome;
-use crate::engine::decide::{ResultOf, result_event};
+use crate::engine::decide::{Pause, ResultOf, result_event};
 use crate::engine::event::Value;
+use crate::engine::profile::Name;
 use crate::engine::run::SUPPRESS;
 use crate::faults::Point;
 use crate::message::{Content, RenderError, render};
-use crate::store::{MessageResult, ResultKind};
+use crate::store::{MessageResult, PauseScope, ResultKind};
 use crate::versions::Snapshot;
 
 /// Sends under way at once in one pass.
@@ -34,11 +36,18 @@ pub(super) async fn send_all(
     pass: &mut Pass,
 ) -> Vec<MessageResult> {
     let rendered = render_all(snapshot, ready).await;
+    let spoiled = set_spoiled_aside(dispatcher, &rendered).await;
     let mut results = Vec::with_capacity(rendered.len());
     for chunk in rendered.chunks(SENDS_AT_ONCE) {
         let sends = chunk.iter().map(|(ready, content)| send(dispatcher, snapshot, generation, ready, content)).collect();
         for ((ready, _), sent) in chunk.iter().zip(join_all(sends).await) {
-            let result = judge_answer(dispatcher, snapshot, ready, sent);
+            let result = match (&sent, spoiled.get(&ready.claimed.message.rule)) {
+                // it waits with its slot until the rule goes on
+                (Some(Sent::Unrenderable(_)), Some(because)) => {
+                    result(&ready.claimed, ready.at, ResultKind::Retry { until: ready.at, refused: true }, None, because)
+                }
+                _ => judge_answer(dispatcher, snapshot, ready, sent),
+            };
             pass.attempts += 1;
             match &result.kind {
                 ResultKind::Retry { .. } => pass.retried += 1,
@@ -53,6 +62,30 @@ pub(super) async fn send_all(
         }
     }
     results
+}
+
+/// Pauses the rules whose template cannot be written for anybody; those, with the reason. If that cannot be written down the messages
+/// fail one by one, as they would have.
+async fn set_spoiled_aside(dispatcher: &Dispatcher, rendered: &[(Ready, Result<Content, RenderError>)]) -> BTreeMap<Name, String> {
+    let written = rendered.iter().map(|(ready, content)| {
+        let message = &ready.claimed.message;
+        (&message.rule, &message.template, content.as_ref().err())
+    });
+    let mut spoiled = dispatcher.spoiled.judge(written);
+    let Some(at) = rendered.iter().map(|(ready, _)| ready.at).max() else { return spoiled };
+    let mut unpaused = Vec::new();
+    for (rule, because) in &spoiled {
+        let pause = Pause { at, reason: because.as_str().into() };
+        match dispatcher.store.set_pause(at, PauseScope::Rule(rule.clone()), Some(pause), "quarantine").await {
+            Ok(()) => tracing::error!(rule.id = %rule, "paused: {because}; once it is mended, `rekindle resume --rule {rule}`"),
+            Err(error) => {
+                tracing::error!(rule.id = %rule, "cannot be paused, though its {because}: {error}");
+                unpaused.push(rule.clone());
+            }
+        }
+    }
+    spoiled.retain(|rule, _| !unpaused.contains(rule));
+    spoiled
 }
 
 /// Liquid takes some 40 us a message: on threads that may block, off the runtime's own, as many as there are cores.

@@ -255,6 +255,15 @@ pub struct DueProfiles {
     pub corrupt: Vec<(ProfileId, StoreError)>,
 }
 
+/// A person who is set aside until somebody gives them back ([`Store::reinstate`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAside {
+    pub profile: ProfileId,
+    pub key: Name,
+    pub at: Timestamp,
+    pub because: String,
+}
+
 /// A decision to be written: the profile's new row and everything that goes with it.
 #[derive(Debug)]
 pub struct DecisionCommit {
@@ -768,6 +777,9 @@ pub trait Store: Send + Sync {
 
     /// Makes these profiles due at `at` at the latest, out of quarantine too.
     async fn reinstate(&self, at: Timestamp, profiles: Vec<ProfileId>) -> Result<(), StoreError>;
+
+    /// Who is set aside after `after` by id, up to `limit`; not those who were merged or erased, whom nobody gives back.
+    async fn set_aside(&self, after: Option<ProfileId>, limit: usize) -> Result<Vec<SetAside>, StoreError>;
 
     /// Makes everybody due once, spread evenly over `spread_ms` from `at` on (after a release, a resume, a repaired source).
     async fn make_all_due(&self, at: Timestamp, spread_ms: i64) -> Result<u64, StoreError>;

@@ -13,6 +13,7 @@ mod figures;
 mod fuzz;
 mod http;
 mod ingest;
+mod isolation;
 mod journey;
 mod kill;
 mod mail;

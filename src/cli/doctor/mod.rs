@@ -3,7 +3,7 @@
 
 mod sums;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -68,6 +68,7 @@ async fn examine(store: &dyn Store) -> anyhow::Result<Report> {
     let mut sets = Sets::of(store, &mut report).await?;
     files_on_disk(store, &mut report).await?;
     removals(store, &mut report).await?;
+    let mut failing = BTreeMap::new();
     let people = store.counts().await.map(|counts| counts.profiles).unwrap_or_default();
     let bar = ProgressBar::new(people);
     bar.set_style(
@@ -92,11 +93,14 @@ async fn examine(store: &dyn Store) -> anyhow::Result<Report> {
             // ... and those of one that was erased are gone
             let is_erased = stored.quarantined.as_ref().is_some_and(|(_, because)| because == ERASED);
             if stored.merged_into.is_none() && !is_erased {
+                count_failing(stored, &mut failing);
                 report.findings.extend(audit::examine(&sets.context(), stored, &history));
             }
         }
     }
     bar.finish_and_clear();
+    report.tell_failing(failing);
+    sets.tell_pauses(&mut report);
     match (sums, store.counts().await) {
         (Some(sums), Ok(counts)) => sums.compare(&counts, &mut report),
         (None, Ok(_)) => {}
@@ -117,6 +121,16 @@ async fn files_on_disk(store: &dyn Store, report: &mut Report) -> anyhow::Result
         report.notes.push(format!("rule set {version:016x} is live by a rollback of {by} at {at} ({why}); the files on disk differ"));
     }
     Ok(())
+}
+
+/// Rules that cannot be evaluated for somebody: how many people, and the reason of one of them.
+type Failing = BTreeMap<Name, (u64, Arc<str>)>;
+
+/// A rule that fails for a person is set aside there, and tried again with each look.
+fn count_failing(stored: &StoredProfile, failing: &mut Failing) {
+    for hold in stored.profile.holds.iter().filter(|hold| hold.run == 0 && &*hold.gate == "error") {
+        failing.entry(hold.rule.clone()).or_insert_with(|| (0, hold.because.clone())).0 += 1;
+    }
 }
 
 /// What the retention schedule removed last: what happened before cannot be recomputed any more.
@@ -189,12 +203,31 @@ impl Sets {
         }
     }
 
+    /// Rules that were paused because their template could not be written.
+    fn tell_pauses(&self, report: &mut Report) {
+        for (rule, state) in &self.world.rules {
+            if let Some(pause) = &state.paused {
+                report
+                    .notes
+                    .push(format!("rule `{rule}` is paused since {}: {} (`rekindle resume --rule {rule}`)", pause.at, pause.reason));
+            }
+        }
+    }
+
     fn context(&self) -> Context<'_> {
         Context { rules: &self.live, older: &self.older, world: &self.world }
     }
 }
 
 impl Report {
+    fn tell_failing(&mut self, failing: Failing) {
+        for (rule, (people, because)) in failing {
+            let people = super::counted(usize::try_from(people).unwrap_or(usize::MAX), "profile");
+            let detail = format!("rule `{rule}` is set aside for {people}: {because} (once it is mended, `rekindle replay --rule {rule}`)");
+            self.find("", "rules", detail);
+        }
+    }
+
     fn find(&mut self, user: &str, what: &'static str, detail: impl Into<String>) {
         self.findings.push(Finding { user: Name::from(user), what, detail: detail.into() });
     }

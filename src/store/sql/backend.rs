@@ -19,7 +19,7 @@ use crate::store::suppression::{Hasher, Lift, Suppress, Suppression};
 use crate::store::{
     ApiKey, Appended, Backlog, Claim, ClaimedMessages, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq,
     Glance, History, Identity, IntentCommit, KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId,
-    ProfilePage, Publication, PublicationRow, Published, Recorded, RefusedRules, Reject, RejectRow, Restored, SourceHour, Store,
+    ProfilePage, Publication, PublicationRow, Published, Recorded, RefusedRules, Reject, RejectRow, Restored, SetAside, SourceHour, Store,
     StoreError, StoredProfile, WorldView,
 };
 
@@ -116,6 +116,10 @@ impl<B: Backend> Store for B {
 
     async fn reinstate(&self, at: Timestamp, profiles: Vec<ProfileId>) -> Result<(), StoreError> {
         self.write(decisions::Reinstate { at, profiles }).await
+    }
+
+    async fn set_aside(&self, after: Option<ProfileId>, limit: usize) -> Result<Vec<SetAside>, StoreError> {
+        read!(self, |session| reads::set_aside(session, after, limit))
     }
 
     async fn make_all_due(&self, at: Timestamp, spread_ms: i64) -> Result<u64, StoreError> {

@@ -9,8 +9,9 @@ use super::{Row, Session, Sql, query};
 use crate::engine::action::{Channel, Entry, ExposureRecord, MessageId, MessageState, Posting, PostingKind, What};
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
+use crate::store::erasure::ERASED;
 use crate::store::{
-    Attempt, ConsentRecord, Counts, EntryRow, EventRow, EventSeq, Glance, History, Identity, MessageRow, ProfileId, ProfilePage,
+    Attempt, ConsentRecord, Counts, EntryRow, EventRow, EventSeq, Glance, History, Identity, MessageRow, ProfileId, ProfilePage, SetAside,
     StoreError, StoredProfile, dump as text,
 };
 
@@ -156,6 +157,22 @@ fn stored_profile(id: ProfileId, fields: &mut Fields<'_>) -> Result<(StoredProfi
     let merged_into = fields.next::<Option<i64>>("merged_into")?.map(ProfileId);
     let profile = fields.state("state")?;
     Ok((StoredProfile { id, version, profile, due_at, waiting: Vec::new(), quarantined, merged_into }, absorbed))
+}
+
+pub(super) const SET_ASIDE_NOW: Sql = Sql::same(
+    "select id, key, quarantined_at, quarantined_because from profiles
+    where quarantined_at is not null and merged_into is null and quarantined_because <> $1 and id > $2 order by id limit $3",
+);
+
+pub(super) async fn set_aside(session: &mut Session<'_>, after: Option<ProfileId>, limit: usize) -> Result<Vec<SetAside>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let ask = query(&SET_ASIDE_NOW).bind(ERASED).bind(after.map_or(0, |id| id.0)).bind(limit);
+    let aside = |row: &Row| {
+        let mut fields = Fields::of("profiles", row);
+        let (profile, key) = (ProfileId(fields.next("id")?), fields.name("key")?);
+        Ok(SetAside { profile, key, at: fields.instant("quarantined_at")?, because: fields.next("quarantined_because")? })
+    };
+    ask.fetch_all(session).await?.iter().map(aside).collect()
 }
 
 // ------------------------------------------------------------------------------------------------------------- history

@@ -87,6 +87,7 @@ const HOT: &[(&str, &Sql)] = &[
     ("AGENDA", &r::AGENDA),
     ("EVENTS", &r::EVENTS),
     ("PROFILES", &r::PROFILES),
+    ("SET_ASIDE_NOW", &r::SET_ASIDE_NOW),
     ("WAITING", &r::WAITING),
     ("EVENTS_OF", &r::EVENTS_OF),
     ("POSTINGS_OF", &r::POSTINGS_OF),

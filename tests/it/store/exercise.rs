@@ -12,7 +12,7 @@ use rekindle::engine::profile::{Hold, Slot};
 use rekindle::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use rekindle::store::{
     Backlog, CLAIMS_MAX, Committed, EventSeq, Glance, Identity, IntentStep, Look, MessageResult, NewEvent, PauseScope, ProfileId,
-    Publication, PublishedRule, RefusedRules, ResultKind, Store, StoreError,
+    Publication, PublishedRule, RefusedRules, ResultKind, SetAside, Store, StoreError,
 };
 
 use rekindle::store::suppression::{Lift, Reason, SOFT_BOUNCE_UNTIL_MS, Scope, Suppress};
@@ -277,9 +277,13 @@ pub async fn what_is_set_aside_waits_until_it_is_reinstated(h: &dyn Harness) {
     assert_eq!(store.next_due().await.expect("read"), None);
     let stored = store.profile(id).await.expect("read").expect("there");
     assert_eq!(stored.quarantined, Some((hour(5), "a rule divides by zero".into())));
+    let aside = store.set_aside(None, 10).await.expect("read");
+    assert_eq!(aside, [SetAside { profile: id, key: "u".into(), at: hour(5), because: "a rule divides by zero".into() }]);
+    assert!(store.set_aside(Some(id), 10).await.expect("read").is_empty());
     store.reinstate(hour(7), vec![id]).await.expect("reinstated");
     let back = claim_one(&*store, "u", hour(7)).await;
     assert_eq!((back.events.len(), back.claims), (1, 1));
+    assert!(store.set_aside(None, 10).await.expect("read").is_empty());
 }
 
 // ------------------------------------------------------------------------------------------------------------ messages
