@@ -38,7 +38,7 @@ const SETTLES_MS: i64 = 15 * MINUTE_MS;
 pub struct Finding {
     /// The person's key; empty for what concerns everybody.
     pub user: Name,
-    /// What was compared: one of [`COMPARED`]; `sums`, `rules`; `row`: it cannot be read at all.
+    /// What was compared: one of [`COMPARED`]; `sums`, `rules`, `evidence`; `row`: it cannot be read at all.
     pub what: &'static str,
     pub detail: String,
 }

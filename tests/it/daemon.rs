@@ -8,11 +8,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use rekindle::clock::{Clock as _, SystemClock};
+use rekindle::engine::action::MessageState;
 use rekindle::store::sqlite::SqliteStore;
 use rekindle::store::{Identity, MessageRow, Store as _};
 
-/// Pauses of 50 ms until something is seen: a minute in all.
-const TRIES: u32 = 1_200;
+/// Looks until something is seen, and the pause between two of them: a minute in all.
+const TRIES: u32 = 3_000;
+const PAUSE: Duration = Duration::from_millis(20);
+/// Lines of the log that a failed test shows.
+const LOG_SHOWN: usize = 12;
 /// No answer takes so long, unless the process is stopped.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
@@ -22,7 +27,8 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(seen) = look() {
             return seen;
         }
-        std::thread::park_timeout(Duration::from_millis(50));
+        // not `park`: a thread that ends elsewhere would cut it short
+        std::thread::sleep(PAUSE);
     }
     panic!("never seen: {what}");
 }
@@ -159,6 +165,11 @@ pub struct Daemon<'p> {
 
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let last: Vec<&str> = log.lines().rev().take(LOG_SHOWN).collect();
+            eprintln!("the last of `{}`:\n{}", self.log.display(), last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
         // ended already, mostly
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -255,18 +266,22 @@ impl Daemon<'_> {
         self.child.wait().expect("it is dead");
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it can be asked").is_some()
+    }
+
     /// Nothing is due, leased or on its way any more.
+    pub fn is_settled(&self) -> bool {
+        self.place.read(async |store: &SqliteStore| {
+            let is_due = !store.agenda(SystemClock.now()).await.expect("an agenda").is_empty();
+            let counts = store.counts().await.expect("counts");
+            let is_under_way = |state: MessageState| matches!(state, MessageState::Leased | MessageState::Sending);
+            !is_due && !counts.messages.iter().any(|((.., state), count)| is_under_way(*state) && *count > 0)
+        })
+    }
+
     pub fn settles(&self) {
-        eventually("everything that is due has been done", || {
-            let open = self.place.read(async |store: &SqliteStore| {
-                let now = rekindle::clock::Clock::now(&rekindle::clock::SystemClock);
-                let due = !store.agenda(now).await.expect("an agenda").is_empty();
-                let counts = store.counts().await.expect("counts");
-                let under_way = |state: &str| counts.messages.iter().any(|((.., of), count)| of.name() == state && *count > 0);
-                due || under_way("leased") || under_way("sending")
-            });
-            (!open).then_some(())
-        });
+        eventually("everything that is due has been done", || self.is_settled().then_some(()));
     }
 }
 

@@ -3,6 +3,8 @@
 mod backup;
 mod cli;
 mod consents;
+#[cfg(debug_assertions)]
+mod crash;
 mod daemon;
 mod demo;
 mod dependencies;

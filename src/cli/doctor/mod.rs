@@ -1,19 +1,26 @@
 //! `rekindle doctor`: everybody is examined ([`crate::audit`]), then sums are held against their parts; whatever differs from what is
 //! stored is said, with its place. Nothing is changed, so it runs beside whatever is at work.
+//!
+//! With evidence from outside (what senders were answered for, what providers took) it also says what no table can say of itself: that
+//! nothing was lost, and nothing done twice.
 
+pub mod evidence;
 mod sums;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value as Json, json};
 
+use self::evidence::{Balance, Evidence, Scales};
 use self::sums::Sums;
 use super::{ExitCode, Format, database};
 use crate::audit::{self, Finding};
 use crate::clock::{Clock as _, SystemClock};
+use crate::engine::action::MessageState;
 use crate::engine::decide::{Context, World};
 use crate::engine::profile::Name;
 use crate::engine::rule::RuleSet;
@@ -29,10 +36,18 @@ const SHOWN: usize = 50;
 
 /// Recompute everything from the facts on record and compare: exit code 1 says that something differs
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  $ rekindle doctor --dir rekindle-demo")]
+#[command(
+    after_help = "Examples:\n  $ rekindle doctor --dir rekindle-demo\n  $ rekindle doctor --db shop.db --acknowledged answered.txt --taken relay.txt"
+)]
 pub struct Args {
     #[command(flatten)]
     pub database: database::Args,
+    /// Ids of events whose senders were answered, one a line: each must be on record once
+    #[arg(long, value_name = "FILE")]
+    pub acknowledged: Option<PathBuf>,
+    /// Ids of messages that providers took, one a line and as often as they took it: each must be on record as sent, and once
+    #[arg(long, value_name = "FILE")]
+    pub taken: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -44,6 +59,10 @@ pub struct Report {
     pub events: u64,
     pub postings: u64,
     pub messages: u64,
+    /// Messages of which nobody knows whether they went out.
+    pub unknown: u64,
+    /// What evidence from outside shows, if there was any.
+    pub evidence: Option<Balance>,
     /// No rules have gone live here: only facts could be checked.
     pub without_rules: bool,
     pub findings: Vec<Finding>,
@@ -52,8 +71,9 @@ pub struct Report {
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let evidence = Evidence::read(args.acknowledged.as_deref(), args.taken.as_deref())?;
     let opened = args.database.open().await?;
-    let report = examine(opened.store.as_ref()).await?;
+    let report = examine(opened.store.as_ref(), evidence).await?;
     opened.store.close().await;
     match args.format {
         Format::Json => println!("{:#}", report.to_json()),
@@ -62,9 +82,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(if report.findings.is_empty() { ExitCode::Fine } else { ExitCode::Finding })
 }
 
-/// Looks at everybody, then at the sums.
-async fn examine(store: &dyn Store) -> anyhow::Result<Report> {
+/// Looks at everybody, then at the sums, and last at what is known from outside.
+pub async fn examine(store: &dyn Store, evidence: Evidence) -> anyhow::Result<Report> {
     let mut report = Report::default();
+    let mut scales = Scales::of(evidence);
     let mut sets = Sets::of(store, &mut report).await?;
     files_on_disk(store, &mut report).await?;
     removals(store, &mut report).await?;
@@ -89,6 +110,7 @@ async fn examine(store: &dyn Store) -> anyhow::Result<Report> {
         sets.learn(store, &page.profiles, &mut report).await;
         for stored in &page.profiles {
             let Some(history) = add_history(store, stored.id, &stored.profile.key, &mut sums, &mut report).await else { continue };
+            scales.put(&stored.profile.key, &history, &mut report);
             // the facts of one that was merged are another's by now; that one is examined
             // ... and those of one that was erased are gone
             let is_erased = stored.quarantined.as_ref().is_some_and(|(_, because)| because == ERASED);
@@ -106,6 +128,7 @@ async fn examine(store: &dyn Store) -> anyhow::Result<Report> {
         (None, Ok(_)) => {}
         (_, Err(error)) => report.find("", "sums", error.to_string()),
     }
+    scales.read_off(&mut report);
     Ok(report)
 }
 
@@ -154,6 +177,7 @@ async fn add_history(store: &dyn Store, id: ProfileId, key: &Name, sums: &mut Op
             report.events += history.events.len() as u64;
             report.postings += history.postings.len() as u64;
             report.messages += history.messages.len() as u64;
+            report.unknown += history.messages.iter().filter(|row| row.state == MessageState::Unknown).count() as u64;
             Some(history)
         }
         Err(error) => {
@@ -236,7 +260,7 @@ impl Report {
         let findings: Vec<Json> = self.findings.iter().map(|f| json!({ "user": &*f.user, "what": f.what, "detail": f.detail })).collect();
         json!({
             "profiles": self.profiles, "without_rules": self.without_rules, "events": self.events, "postings": self.postings, "messages": self.messages, "findings": findings,
-            "notes": self.notes,
+            "notes": self.notes, "evidence": self.evidence.map(Balance::to_json),
         })
     }
 
@@ -258,6 +282,9 @@ impl Report {
         self.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
         if self.without_rules {
             text.push_str("no rules have gone live here: facts were checked, there are no decisions yet\n");
+        }
+        if let Some(balance) = self.evidence {
+            text.push_str(&format!("{balance}\n"));
         }
         text.push_str(&format!(
             "{profiles} people recomputed from {events} events; {postings} postings and {messages} messages checked: {outcome}\n"
