@@ -142,3 +142,20 @@ fn killed_while_facts_come_in_and_started_again_each_is_there_once() {
     let out = rekindle().args(["doctor", "--db"]).arg(&database).output().expect("it runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
 }
+
+#[test]
+fn the_demo_kills_itself_and_its_own_examination_finds_nothing() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let events = write(scratch.path(), "part.ndjson", &part_of_the_year(40, "2012"));
+    let whole = summary_of(&scratch.path().join("whole"), &events, &[]);
+
+    let dir = scratch.path().join("killed");
+    let mut killed = summary_of(&dir, &events, &["--kill"]);
+    let kill = killed.as_object_mut().expect("an object").remove("kill").expect("what came of the kills");
+    // so small a shop's year may be over before the last of the twenty
+    assert!(kill["times"].as_u64().is_some_and(|times| times >= MOMENTS), "{kill:#}");
+    let in_doubt = whole["messages"]["by_state"]["unknown"].as_u64().unwrap_or_default();
+    let balance = serde_json::json!({ "lost": 0, "doubled": 0, "caps_exceeded": 0, "unknown": in_doubt });
+    assert_eq!(kill["balance"], balance, "{kill:#}");
+    assert_eq!(without_effort(killed), without_effort(whole), "nothing lost, nothing doubled");
+}

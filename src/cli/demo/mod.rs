@@ -3,6 +3,7 @@
 //! provider's answers are played by the recording channel. Nothing leaves the machine.
 
 mod assumptions;
+mod kill;
 mod page;
 mod replay;
 mod summary;
@@ -84,11 +85,17 @@ pub struct Args {
     /// Go on where an interrupted run ended, instead of starting afresh; a run that had not begun yet begins
     #[arg(long)]
     pub resume: bool,
+    /// Kill the replay twenty times on its way (kill -9), go on each time, and examine at the end what was lost, doubled or exceeded
+    #[arg(long, conflicts_with = "resume")]
+    pub kill: bool,
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.kill {
+        return kill::run(args).await;
+    }
     let watch = Stopwatch::start();
     let book = read_rules(args.rules.as_deref())?;
     let Some(rules) = book.set() else {
@@ -422,10 +429,7 @@ impl Telling<'_> {
             bar.set_message(summary::date(stretch.from));
             replay.play(*stretch).await.with_context(|| format!("replaying the week of {}", summary::date(stretch.from)))?;
             bar.inc(1);
-            // a stretch may also end within a Monday: where a source changes
-            let next = stretch.until.local(self.zone).date();
-            let ends_week = next.weekday() == jiff::civil::Weekday::Monday && self.zone.start_of_day(next) == stretch.until;
-            if ends_week || stretch.until == input.until.unwrap_or_default() {
+            if ends_week(stretch, self.zone, input.until.unwrap_or_default()) {
                 let tally = self.tell(&bar, counting).await?;
                 counting = Counting::start(tally, &store, Some(stretch.until));
             }
@@ -455,6 +459,12 @@ impl Telling<'_> {
             Format::Json => eprintln!("{line}"),
         });
     }
+}
+
+/// Whether a week is told of at the end of a stretch: a stretch may also end within a Monday, where a source changes.
+fn ends_week(stretch: &Stretch, zone: &Zone, until: Timestamp) -> bool {
+    let next = stretch.until.local(zone).date();
+    stretch.until == until || next.weekday() == jiff::civil::Weekday::Monday && zone.start_of_day(next) == stretch.until
 }
 
 /// A week being counted, while the next one is played.
