@@ -12,7 +12,8 @@ use crate::telemetry;
 
 /// Run Rekindle: take events in, decide, send, and hear back, until told to stop
 ///
-/// Stops on SIGTERM or Ctrl-C: takes no new work, ends what is under way, and leaves the rest for the next start.
+/// Stops on SIGTERM or Ctrl-C: takes no new work, ends what is under way, and leaves the rest for the next start. A second one ends it
+/// at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  $ rekindle serve --config rekindle.yaml")]
 pub struct Args {
@@ -31,14 +32,20 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(args.config.as_deref())?;
     telemetry::start(&settings.logs)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let stop = async move {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    let mut told = async move || {
         tokio::select! {
             _ = terminate.recv() => {}
-            interrupted = tokio::signal::ctrl_c() => if let Err(error) = interrupted {
-                tracing::error!("cannot listen for Ctrl-C: {error}");
-                std::future::pending::<()>().await;
-            },
+            _ = interrupt.recv() => {}
         }
+    };
+    let stop = async move {
+        told().await;
+        tokio::spawn(async move {
+            told().await;
+            tracing::warn!("told to stop once more: ending at once; what is still being sent is recorded as unknown at the next start");
+            std::process::exit(ExitCode::Finding as i32);
+        });
     };
     let roles = if args.roles.is_empty() { Role::ALL.to_vec() } else { args.roles };
     serve::run(settings, &roles, args.by, stop).await?;

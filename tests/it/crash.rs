@@ -29,7 +29,7 @@ use rekindle::engine::action::PostingKind;
 use rekindle::engine::time::Timestamp;
 use rekindle::faults::{CLOCK_OFFSET, CRASH_AT, Point};
 use rekindle::store::sqlite::SqliteStore;
-use rekindle::store::{Identity, Store as _};
+use rekindle::store::{CLAIMS_MAX, Identity, Store as _};
 use serde_json::{Value as Json, json};
 use tokio::sync::Semaphore;
 
@@ -138,7 +138,7 @@ impl Trial {
         let (messages, key) = (users.iter().flat_map(|user| self.messages(user)).collect::<Vec<_>>(), self.key.clone());
         let mut daemon = self.life(&[]);
         assert!(daemon.is_up(), "{}", daemon.log());
-        daemon.send(&key, &messages);
+        messages.chunks(200).for_each(|batch| daemon.send(&key, batch));
         daemon.settles();
         assert_eq!(daemon.terminate().0, Some(0));
         self.answered.extend(messages.iter().map(id_of));
@@ -325,7 +325,7 @@ async fn promise_i12_killed_while_rules_go_live_a_whole_set_is_live_and_everybod
         trial.place.write_rules(&format!("{RULES}{AND_A_BONUS}"));
         assert!(trial.dies_at(point.name(), &users), "{}: the second set", point.name());
 
-        let offset = trial.place.path("offset");
+        let offset = trial.place.offset();
         let mut daemon = trial.life(&[(CLOCK_OFFSET, offset.to_str().expect("a path"))]);
         assert!(daemon.is_up(), "{}", daemon.log());
         fs::write(&offset, ELEVEN_MINUTES_MS.to_string()).expect("written");
@@ -400,7 +400,7 @@ async fn stopped_past_many_beats_and_woken_it_takes_the_late_answer_and_counts_t
     let mut trial = Trial::with(Options { gate: Some(gate.clone()), offers: vec!["PIPELINING"], ..Options::default() }).await;
     let (key, users) = (trial.key.clone(), people(2));
     let (first, second) = (trial.messages("u0"), trial.messages("u1"));
-    let (offset, seen) = (trial.place.path("offset"), trial.sink.seen.clone());
+    let (offset, seen) = (trial.place.offset(), trial.sink.seen.clone());
     let mut daemon = trial.life(&[(CLOCK_OFFSET, offset.to_str().expect("a path"))]);
     assert!(daemon.is_up(), "{}", daemon.log());
     daemon.send(&key, &first);
@@ -420,4 +420,54 @@ async fn stopped_past_many_beats_and_woken_it_takes_the_late_answer_and_counts_t
         trial.place.read(async |store: &SqliteStore| store.world(Timestamp::DISTANT_PAST).await.expect("read").world.downtime.clone());
     let long = downtime.iter().filter(|(from, until)| until.ms_since(*from) > 19 * 60_000).count();
     assert_eq!(long, 1, "{downtime:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_it_drains_it_leaves_doubt_and_no_second_mail() {
+    let gate = Arc::new(Semaphore::new(0));
+    let mut trial = Trial::with(Options { gate: Some(gate.clone()), offers: vec!["PIPELINING"], ..Options::default() }).await;
+    let (key, users) = (trial.key.clone(), people(3));
+    let messages: Vec<Json> = users.iter().flat_map(|user| trial.messages(user)).collect();
+    let seen = trial.sink.seen.clone();
+    let mut daemon = trial.life(&[]);
+    assert!(daemon.is_up(), "{}", daemon.log());
+    daemon.send(&key, &messages);
+    eventually("every connection waits for its answer", || (seen.lock().expect("no panic").mails.len() == 4).then_some(()));
+    daemon.signal("TERM");
+    daemon.says(&["shutting down"]);
+    eventually("no request is answered any more, or only by no", || (daemon.get("/readyz").0 != "200").then_some(()));
+    assert!(!daemon.has_ended(), "it waits for what is under way");
+    // told once more: at once
+    daemon.signal("TERM");
+    daemon.ended();
+    drop(daemon);
+    gate.add_permits(100);
+    trial.answered.extend(messages.iter().map(id_of));
+    let unknown = trial.goes_on(&users)["unknown"].as_u64().expect("a count");
+    // those that had their intent and waited for a connection cannot be told from those that had one
+    assert!((4..=6).contains(&unknown), "{unknown} are in doubt");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_kills_the_process_each_time_is_set_aside_in_the_end() {
+    let mut trial = Trial::begin().await;
+    let (key, messages) = (trial.key.clone(), trial.messages("u0"));
+    let mut daemon = trial.life(&[(CRASH_AT, Point::EvaluateClaimed.name())]);
+    assert!(daemon.is_up(), "{}", daemon.log());
+    daemon.send(&key, &messages);
+    daemon.ended();
+    drop(daemon);
+    for _ in 1..CLAIMS_MAX {
+        trial.life(&[(CRASH_AT, Point::EvaluateClaimed.name())]).ended();
+    }
+    let others = trial.messages("u1");
+    let mut daemon = trial.life(&[]);
+    assert!(daemon.is_up(), "{}", daemon.log());
+    daemon.says(&["set aside", "claimed 3 times"]);
+    daemon.send(&key, &others);
+    daemon.settles();
+    assert_eq!(daemon.terminate().0, Some(0));
+    assert_eq!(trial.place.messages("u1").len(), CAP, "the others go on");
+    let doctor = text(&trial.place.look(&["doctor"]));
+    assert!(doctor.contains("u0: due: set aside"), "{doctor}");
 }

@@ -70,6 +70,11 @@ impl Place {
         self.path("shop.db")
     }
 
+    /// The file by which a daemon's clock is set ([`rekindle::faults::CLOCK_OFFSET`]), where a test names it.
+    pub fn offset(&self) -> PathBuf {
+        self.path("offset")
+    }
+
     pub fn write_rules(&self, text: &str) {
         fs::write(self.path("rules/rules.yaml"), text).expect("written");
     }
@@ -272,8 +277,10 @@ impl Daemon<'_> {
 
     /// Nothing is due, leased or on its way any more.
     pub fn is_settled(&self) -> bool {
+        // by the clock of the daemon, where a test has set it
+        let offset_ms = fs::read_to_string(self.place.offset()).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
         self.place.read(async |store: &SqliteStore| {
-            let is_due = !store.agenda(SystemClock.now()).await.expect("an agenda").is_empty();
+            let is_due = !store.agenda(SystemClock.now().plus_ms(offset_ms)).await.expect("an agenda").is_empty();
             let counts = store.counts().await.expect("counts");
             let is_under_way = |state: MessageState| matches!(state, MessageState::Leased | MessageState::Sending);
             !is_due && !counts.messages.iter().any(|((.., state), count)| is_under_way(*state) && *count > 0)

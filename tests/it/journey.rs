@@ -205,7 +205,7 @@ async fn a_relay_that_is_not_trusted_or_not_there_costs_no_message() {
         let settings = std::fs::read_to_string(place.path("rekindle.yaml")).expect("settings");
         std::fs::write(place.path("rekindle.yaml"), settings.replace("CA", &authority.display().to_string())).expect("written");
         let key = place.write_key();
-        let offset = place.path("offset");
+        let offset = place.offset();
         let mut daemon = place.begin("first.log", &[(CLOCK_OFFSET, offset.to_str().expect("a path"))]);
         assert!(daemon.is_up(), "{}", daemon.log());
         let users: Vec<String> = (0..8).map(|n| format!("u{n}")).collect();

@@ -1,7 +1,10 @@
 //! The one integration binary: stories and facts of a real year, the store, the command line, and the tidiness of the sources.
 
 mod backup;
+mod caps;
 mod cli;
+#[cfg(debug_assertions)]
+mod clock;
 mod consents;
 #[cfg(debug_assertions)]
 mod crash;
@@ -10,6 +13,7 @@ mod demo;
 mod dependencies;
 mod doctor;
 mod facts;
+mod faults;
 mod feedback;
 mod figures;
 mod fuzz;

@@ -1115,3 +1115,54 @@ async fn what_no_provider_is_set_up_for_waits_and_says_so() {
     let pass = dispatch::run_once(&bare, Look::Now(start()), 100).await.expect("a pass");
     assert_eq!((pass.held, pass.failed), (0, 1), "{pass}");
 }
+
+#[tokio::test]
+async fn a_rule_that_is_deleted_calls_its_queued_messages_back() {
+    let shop = Shop::open().await;
+    shop.meet("ana").await;
+    shop.sign_up("ana", start()).await;
+    shop.evaluate(start()).await;
+    assert_eq!((shop.states("ana").await, shop.slots("ana").await), (vec![(Kind::Sms, MessageState::Queued)], 1));
+    let (before, rest) = RULES.split_once("  - id: hello").expect("the rule");
+    let (_, after) = rest.split_once("  - id: thanks").expect("the next rule");
+    let without = rulebook_of(&format!("{before}  - id: thanks{after}"));
+    shop.rules.swap(without.set().expect("sound rules"), without.templates());
+    let pass = shop.dispatch(start()).await;
+    assert_eq!((pass.cancelled, pass.attempts), (1, 0), "{pass}");
+    assert_eq!(shop.states("ana").await, [(Kind::Sms, MessageState::Cancelled)]);
+    shop.evaluate(start().plus_ms(1)).await;
+    assert_eq!(shop.slots("ana").await, 0, "its place under the cap is free");
+}
+
+#[tokio::test]
+async fn a_flood_of_one_person_costs_few_looks_and_holds_nobody_up() {
+    const FLOOD: usize = 2_000;
+    let shop = Shop::open().await;
+    shop.meet("ana").await;
+    shop.meet("ben").await;
+    let flood = (0..FLOOD).map(|n| {
+        let (id, at) = (format!("f{n}").into(), start().plus_ms(n as i64));
+        let properties = serde_json::Map::new();
+        let event = Event {
+            id,
+            kind: EventKind::Track,
+            name: "Page Viewed".into(),
+            occurred_at: at,
+            received_at: at,
+            source: "shop".into(),
+            properties,
+        };
+        NewEvent { identity: Identity::User("ana".into()), link: None, event, active: false }
+    });
+    shop.store.append_events(flood.collect()).await.expect("acknowledged events");
+    shop.sign_up("ben", start()).await;
+    let mut looks = 0;
+    while let pass = shop.evaluate(start().plus_ms(FLOOD as i64)).await
+        && pass.claimed > 0
+    {
+        looks += pass.evaluations;
+    }
+    assert!(looks <= 4, "{looks} looks at two people");
+    shop.dispatch(start().plus_ms(FLOOD as i64)).await;
+    assert_eq!(shop.states("ben").await, [(Kind::Sms, MessageState::Accepted)]);
+}

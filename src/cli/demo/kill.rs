@@ -58,7 +58,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         // somewhere within the next half of a week, at another place each time
         let share = twox_hash::XxHash3_64::oneshot(&kill.to_le_bytes()) % 1_000;
         tokio::time::sleep(seen.week.mul_f64(share as f64 / 2_000.0)).await;
-        if !life.is_killed(&mut seen)? {
+        if !life.dies(&mut seen)? {
             break;
         }
         kills += 1;
@@ -130,7 +130,7 @@ impl Life {
     }
 
     /// False: it had come to its end before.
-    fn is_killed(mut self, seen: &mut Seen) -> anyhow::Result<bool> {
+    fn dies(mut self, seen: &mut Seen) -> anyhow::Result<bool> {
         self.process.kill().context("cannot kill the replay")?; // SIGKILL
         // what it had said is still in the pipe
         for line in self.lines {

@@ -19,6 +19,7 @@ use rekindle::feedback::signature::Verifier;
 use rekindle::links::{Links, Purpose};
 use rekindle::settings::Secret;
 use rekindle::store::Store;
+use rekindle::store::sqlite::SqliteStore;
 use rekindle::store::suppression::{Reason, Scope};
 use rekindle::telemetry::Telemetry;
 use ring::hmac;
@@ -335,4 +336,14 @@ async fn the_page_of_preferences_is_shown_by_a_browser() {
         let kept: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/preferences.png");
         std::fs::copy(&picture, kept).expect("kept");
     }
+}
+
+#[tokio::test]
+async fn an_unsubscribe_that_cannot_be_kept_is_not_thanked_for() {
+    let site = Site::open().await;
+    let path = site.path(Purpose::Unsubscribe).await;
+    SqliteStore::clone(&site.shop.store).close().await;
+    let (status, page) = site.post(&path, "List-Unsubscribe=One-Click").await;
+    assert!(status.is_server_error(), "{status}");
+    assert!(!page.contains("You are unsubscribed"), "{page}");
 }

@@ -393,3 +393,12 @@ async fn signatures_are_those_that_others_accept() {
     assert_eq!(verify(&mail.replace("Hallo Ana", "Hallo Eve")), "rsa False\ned False");
     assert_eq!(verify(&format!("From: eve@shop.example\r\n{mail}")), "rsa False\ned False");
 }
+
+#[tokio::test]
+async fn a_relay_whose_name_is_not_known_is_tried_again_later() {
+    let (content, policy) = (content(), policy());
+    // a label of 64 letters is none: no resolver is asked
+    let nowhere = Smtp { host: format!("{}.example", "x".repeat(64)), ..relay(25) };
+    let outcome = email(&nowhere).send(&outgoing(1, &content, &policy)).await;
+    assert_eq!(class(&outcome), "transient", "{outcome:?}");
+}

@@ -215,3 +215,33 @@ async fn reads_go_on_beside_a_long_write() {
     let answers = store.commit_decisions(commits).await.expect("answered");
     assert!(answers.iter().all(|answer| *answer == Committed::Committed));
 }
+
+/// Power is lost: of the log whatever was flushed is there, and then anything. What was answered had been flushed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_prefix_of_the_log_is_a_database_with_what_was_answered_until_then() {
+    const EVENTS: usize = 12;
+    let sqlite = Sqlite::new();
+    let path = sqlite.directory.path().join("rekindle.db");
+    let store = sqlite.open_with(sqlite.options()).await;
+    let log = path.with_file_name("rekindle.db-wal");
+    let mut answered_at = Vec::new();
+    for n in 0..EVENTS {
+        store.append_events(vec![from_user("u", event(&format!("e{n}"), hour(n as i64)))]).await.expect("appended");
+        answered_at.push(std::fs::metadata(&log).expect("a log").len());
+    }
+    let (whole, bytes) = (std::fs::read(&path).expect("the database"), std::fs::read(&log).expect("the log"));
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let (copy, copied_log) = (elsewhere.path().join("rekindle.db"), elsewhere.path().join("rekindle.db-wal"));
+    let lengths = answered_at.iter().flat_map(|length| [*length as usize, *length as usize + 1_000, *length as usize - 7]);
+    for length in lengths.map(|length| length.min(bytes.len())) {
+        std::fs::remove_file(elsewhere.path().join("rekindle.db-shm")).ok();
+        std::fs::write(&copy, &whole).expect("written");
+        std::fs::write(&copied_log, &bytes[..length]).expect("written");
+        let survived = SqliteStore::open(&copy, "test").await.expect("it opens");
+        let found = survived.events(rekindle::store::EventSeq(0), 100).await.expect("read").len();
+        let answered = answered_at.iter().filter(|at| **at as usize <= length).count();
+        assert!(found >= answered && found <= answered + 1, "{length} bytes of the log: {found} events, {answered} were answered for");
+        survived.close().await;
+    }
+    store.close().await;
+}

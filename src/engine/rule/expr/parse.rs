@@ -284,4 +284,12 @@ mod tests {
             assert_eq!((errors[0].code, errors[0].at), ("RK0100", at), "{text}: {errors:?}");
         }
     }
+
+    #[test]
+    fn what_would_not_end_is_no_condition() {
+        let deep = format!("{}a{}", "(".repeat(10_000), ")".repeat(10_000));
+        for text in ["loop { }", "while a { }", "for x in a { }", "import \"x\"", "fn f() { f() }", "do { } while a", &deep] {
+            assert!(syntax(text).is_err(), "{text:.40}");
+        }
+    }
 }
