@@ -15,10 +15,13 @@ use rekindle::engine::rule::diagnostic::SourceFile;
 use rekindle::engine::time::{DAY_MS, Timestamp};
 use rekindle::evaluate::{self, Evaluator};
 use rekindle::rulebook::Rulebook;
+use rekindle::store::postgres::{Options, PostgresStore};
 use rekindle::store::sqlite::SqliteStore;
 use rekindle::store::{Identity, Look, NewEvent, Store};
 use rekindle::versions::RuleVersions;
 use serde_json::json;
+
+use super::store::server;
 
 const WORKERS: usize = 64;
 const CAP: usize = 3;
@@ -166,4 +169,17 @@ async fn promise_i2_sixty_four_workers_and_one_person_never_exceed_a_cap_of_thre
     let free: Arc<dyn Store> = Arc::new(open("free.db").await);
     let reached = reached_under_many_workers(&[free], 1_000).await;
     assert!(reached.iter().all(|count| *count > 2 * CAP), "{reached:?}");
+}
+
+/// Four processes' worth of stores on one database, workers shared out among them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn promise_i2_workers_of_four_processes_on_postgresql_never_exceed_a_cap_of_three() {
+    let Some(server) = server::shared() else { return };
+    let url = server.database().await;
+    let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+    for _ in 0..4 {
+        let options = Options { connections: 3, ..Options::new(&url, "test") };
+        stores.push(Arc::new(PostgresStore::open_with(options).await.expect("the database opens")));
+    }
+    assert_eq!(reached_under_many_workers(&stores, CAP).await, [CAP; ROUNDS], "each person's cap is used, and no more");
 }

@@ -13,15 +13,19 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use jiff::civil::Date;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::super::doctor::evidence::{Balance, Evidence};
 use super::super::doctor::examine;
+use super::tally::monday;
 use super::{Args, Assumptions, MESSAGES, end_of, ends_week, read_facts, read_rules, replay};
 use crate::cli::{ExitCode, Format, database};
 use crate::clock::Stopwatch;
 use crate::engine::action::MessageId;
+use crate::engine::profile::Name;
+use crate::store::Store as _;
 use crate::store::sqlite::SqliteStore;
 
 /// So often it is killed.
@@ -39,15 +43,18 @@ struct Life {
 
 /// What was seen of the replay so far, whichever process told of it.
 struct Seen {
-    weeks: BTreeSet<String>,
+    first_monday: Date,
+    told: BTreeSet<Date>,
+    /// Weeks that lie behind it: one that a kill fell into is told of by nobody.
+    weeks: usize,
     /// How long the latest week took.
     week: Duration,
     format: Format,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let (weeks, acknowledged) = what_is_replayed(&args)?;
-    let mut seen = Seen { weeks: BTreeSet::new(), week: WEEK_AT_FIRST, format: args.format };
+    let Replayed { first_monday, weeks, facts } = what_is_replayed(&args)?;
+    let mut seen = Seen { first_monday, told: BTreeSet::new(), weeks: 0, week: WEEK_AT_FIRST, format: args.format };
     let mut kills = 0;
     for kill in 0..KILLS {
         let mut life = Life::begin(&args, kill > 0, Format::Text)?;
@@ -65,31 +72,39 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         seen.say(&format!("killed ({kills} of {KILLS}), and on"));
     }
     let summary = Life::begin(&args, true, args.format)?.ends(&mut seen)?;
-    let evidence = Evidence { acknowledged: Some(acknowledged), taken: Some(taken(&args.dir.join(MESSAGES))?) };
+    let evidence = Evidence { acknowledged: Some(facts), taken: Some(taken(&args.dir.join(MESSAGES))?) };
     let store = SqliteStore::open_to_read(&args.dir.join(database::FILE)).await?;
     let report = examine(&store, evidence).await?;
     store.close().await;
     let balance = report.evidence.unwrap_or_default();
     match args.format {
         Format::Json => println!("{:#}", with_balance(&summary, kills, balance)?),
-        Format::Text => print!(
-            "{summary}\nKilled {kills} times: {balance} (unknown are those that the played provider did not answer)\n{}",
-            report.to_text()
-        ),
+        Format::Text => {
+            print!("{summary}\nKilled {kills} times, and examined (unknown: the played provider did not say)\n{}", report.to_text())
+        }
     }
     Ok(if report.findings.is_empty() { ExitCode::Fine } else { ExitCode::Finding })
 }
 
-/// How many weeks are told of, and the ids of all facts that go in.
-fn what_is_replayed(args: &Args) -> anyhow::Result<(usize, BTreeSet<crate::engine::profile::Name>)> {
+/// What goes in.
+struct Replayed {
+    first_monday: Date,
+    weeks: usize,
+    /// Ids of all facts.
+    facts: BTreeSet<Name>,
+}
+
+fn what_is_replayed(args: &Args) -> anyhow::Result<Replayed> {
     let book = read_rules(args.rules.as_deref())?;
     let Some(rules) = book.set() else { bail!("the rules have errors\n\n{}", book.render_errors()) };
     let facts = Assumptions::shipped()?.apply(read_facts(args, &rules)?.facts);
     let zone = rules.policy.zone.last.clone();
     let until = end_of(&facts, &zone)?;
     let stretches = replay::stretches(&facts, &rules.dictionary, rules.policy.sources.as_ref(), &zone, until);
+    let Some(first) = stretches.first() else { bail!("there is nothing to replay") };
     let weeks = stretches.iter().filter(|stretch| ends_week(stretch, &zone, until)).count();
-    Ok((weeks, facts.into_iter().map(|fact| fact.event.id).collect()))
+    let first_monday = monday(first.from.local(&zone).date());
+    Ok(Replayed { first_monday, weeks, facts: facts.into_iter().map(|fact| fact.event.id).collect() })
 }
 
 impl Life {
@@ -118,7 +133,7 @@ impl Life {
         let mut watch = Stopwatch::start();
         let mut lines_read = 0;
         // one line at least: then it is at work
-        while lines_read == 0 || seen.weeks.len() < weeks {
+        while lines_read == 0 || seen.weeks < weeks {
             let Some(line) = self.lines.next() else { return Ok(false) };
             if seen.hear(&line?) {
                 seen.week = watch.elapsed();
@@ -161,9 +176,12 @@ impl Life {
 impl Seen {
     /// True: it tells of a week that nobody has told of.
     fn hear(&mut self, line: &str) -> bool {
-        let Some((week, _)) = line.split_once(':').filter(|(week, _)| week.starts_with(WEEK)) else { return false };
-        let is_new = self.weeks.insert(week.to_owned());
+        let week = line.strip_prefix(WEEK).and_then(|rest| rest.split_once(':'));
+        let Some(monday) = week.and_then(|(week, _)| Date::strptime("%d %b %Y", week.trim()).ok()) else { return false };
+        let is_new = self.told.insert(monday);
         if is_new {
+            let days = monday.duration_since(self.first_monday).as_hours() / 24;
+            self.weeks = self.weeks.max(usize::try_from(days / 7 + 1).unwrap_or_default());
             self.say(line);
         }
         is_new

@@ -5,5 +5,5 @@ mod exercise;
 pub mod given;
 mod people;
 mod postgres;
-mod server;
+pub mod server;
 mod sqlite;
