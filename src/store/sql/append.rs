@@ -81,6 +81,7 @@ pub(super) const RECORD_CONSENTS: Sql = Sql {
 #[async_trait]
 impl Work for Append {
     type Done = Appended;
+    const IS_URGENT: bool = true;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Appended, StoreError> {
         let erased = of_erased(&self.0, tx).await?;

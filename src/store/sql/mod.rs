@@ -50,6 +50,8 @@ use async_trait::async_trait;
 #[async_trait]
 pub(in crate::store) trait Work: Send + Sync + 'static {
     type Done: Send + 'static;
+    /// Whether somebody outside waits for the answer.
+    const IS_URGENT: bool = false;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Self::Done, StoreError>;
 }

@@ -30,6 +30,7 @@ pub(super) const FORGET_REJECTS: Sql = Sql {
 #[async_trait]
 impl Work for KeepRejects {
     type Done = ();
+    const IS_URGENT: bool = true;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         if self.0.is_empty() {

@@ -1,6 +1,9 @@
 //! The one writer: a task with the only connection that writes. Whatever queues while it commits goes into the next transaction
 //! together (group commit), so that a disk flush is shared by everybody who waits for one.
 //!
+//! Two lanes take turns: somebody waits for an answer at the door, while decisions and messages of a wave can wait for one another.
+//! So an event waits for one group of the other lane at most, and that one is short.
+//!
 //! If one piece of work in a group fails, the group is rolled back and every piece is tried in a transaction of its own: a bad
 //! one never spoils the others. Therefore [`Work::apply`] must be repeatable: it reads itself, the session and [`Memory`].
 
@@ -20,10 +23,18 @@ use crate::store::sql::{Session, Tx, Work};
 const QUEUE_MAX: usize = 1024;
 /// Pieces of work that share a transaction at most: bounds what a failure makes us do again.
 const GROUP_MAX: usize = 64;
+/// ... of the lane that may wait: each may hold some hundred people.
+const PATIENT_MAX: usize = 4;
 
 /// The way to the writer's task; none in a store that was opened to read.
 #[derive(Clone)]
-pub(super) struct Writer(Option<mpsc::Sender<Order>>);
+pub(super) struct Writer(Option<Lanes>);
+
+#[derive(Clone)]
+struct Lanes {
+    urgent: mpsc::Sender<Order>,
+    patient: mpsc::Sender<Order>,
+}
 
 enum Order {
     Write(Box<dyn Piece>),
@@ -33,9 +44,9 @@ enum Order {
 impl Writer {
     /// Starts the task; it ends when the last `Writer` is gone and what queued is written.
     pub fn start(connection: SqliteConnection, memory: Memory, shared: Arc<Shared>) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
-        let task = tokio::spawn(run(connection, memory, shared, receiver));
-        (Writer(Some(sender)), task)
+        let ((urgent, door), (patient, rest)) = (mpsc::channel(QUEUE_MAX), mpsc::channel(QUEUE_MAX));
+        let task = tokio::spawn(run(connection, memory, shared, door, rest));
+        (Writer(Some(Lanes { urgent, patient })), task)
     }
 
     /// Refuses whatever is submitted: nothing is written through it.
@@ -48,16 +59,17 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let piece = Box::new(Submitted { work, done: None, reply });
         let stopped = || StoreError::Unavailable("the writer has stopped".into());
-        let queue = self.0.as_ref().ok_or_else(|| StoreError::Unavailable("it was opened to read only".into()))?;
+        let lanes = self.0.as_ref().ok_or_else(|| StoreError::Unavailable("it was opened to read only".into()))?;
+        let queue = if W::IS_URGENT { &lanes.urgent } else { &lanes.patient };
         queue.send(Order::Write(piece)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
     /// Lets the task end after what queued before.
     pub async fn stop(&self) {
-        if let Some(queue) = &self.0 {
+        if let Some(lanes) = &self.0 {
             // an error means that it has ended already
-            let _ended = queue.send(Order::Stop).await;
+            let _ended = lanes.patient.send(Order::Stop).await;
         }
     }
 }
@@ -90,24 +102,71 @@ impl<W: Work> Piece for Submitted<W> {
     }
 }
 
-async fn run(mut connection: SqliteConnection, mut memory: Memory, shared: Arc<Shared>, mut queue: mpsc::Receiver<Order>) {
+async fn run(
+    mut connection: SqliteConnection,
+    mut memory: Memory,
+    shared: Arc<Shared>,
+    mut door: mpsc::Receiver<Order>,
+    mut rest: mpsc::Receiver<Order>,
+) {
     let mut stopped = false;
-    while !stopped && let Some(Order::Write(first)) = queue.recv().await {
-        let mut group = vec![first];
-        while group.len() < GROUP_MAX {
-            match queue.try_recv() {
-                Ok(Order::Write(next)) => group.push(next),
-                Ok(Order::Stop) => {
-                    stopped = true;
-                    break;
-                }
-                Err(_) => break,
-            }
+    while !stopped {
+        let (first, is_urgent) = tokio::select! {
+            biased;
+            Some(first) = door.recv() => (first, true),
+            Some(first) = rest.recv() => (first, false),
+            else => break,
+        };
+        // what both lanes have now: one group of each, the door's first
+        let mut urgent = Group { max: GROUP_MAX, ..Group::default() };
+        let mut patient = Group { max: PATIENT_MAX, ..Group::default() };
+        if is_urgent {
+            urgent.add(first)
+        } else {
+            patient.add(first)
         }
-        write(&mut connection, &mut memory, &shared, group).await;
+        urgent.fill(&mut door);
+        patient.fill(&mut rest);
+        stopped = urgent.is_last || patient.is_last;
+        if stopped {
+            // what queued at the door before the end is written too
+            urgent.max = usize::MAX;
+            urgent.fill(&mut door);
+        }
+        for group in [urgent.pieces, patient.pieces].into_iter().filter(|group| !group.is_empty()) {
+            write(&mut connection, &mut memory, &shared, group).await;
+        }
     }
     if let Err(error) = connection.close().await {
         tracing::warn!(error = %error, "the database was not closed properly; its log is replayed at the next start");
+    }
+}
+
+/// What is written in one transaction.
+#[derive(Default)]
+struct Group {
+    pieces: Vec<Box<dyn Piece>>,
+    max: usize,
+    /// The writer was told to stop after it.
+    is_last: bool,
+}
+
+impl Group {
+    fn add(&mut self, order: Order) {
+        match order {
+            Order::Write(piece) => self.pieces.push(piece),
+            Order::Stop => self.is_last = true,
+        }
+    }
+
+    /// Takes what waits in a lane, up to its bound.
+    fn fill(&mut self, lane: &mut mpsc::Receiver<Order>) {
+        while !self.is_last
+            && self.pieces.len() < self.max
+            && let Ok(order) = lane.try_recv()
+        {
+            self.add(order);
+        }
     }
 }
 
