@@ -3,6 +3,8 @@
 
 pub mod file;
 pub mod http;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod wire;
 
 use serde_json::Value as Json;

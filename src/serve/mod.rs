@@ -66,6 +66,9 @@ impl Role {
 /// # Errors
 /// It cannot start: the database cannot be opened, the address is taken, there are no rules to go by.
 pub async fn run(settings: Settings, roles: &[Role], by: Option<String>, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    if !cfg!(feature = "nats") && settings.nats.url.is_some() {
+        anyhow::bail!("`nats.url` is set, and this program cannot read from NATS: build it with `--features nats`");
+    }
     let daemon = Daemon::start(settings, by).await?;
     let listener = TcpListener::bind(&daemon.settings.http.listen)
         .await
@@ -182,6 +185,20 @@ impl Daemon {
                 keys_fresh: ingest::http::keys::FRESH,
             };
             router = router.merge(ingest::http::router(Arc::new(ingest::http::Ingest::new(ingest))));
+            #[cfg(feature = "nats")]
+            if self.settings.nats.url.is_some() {
+                let reader = ingest::nats::Reader {
+                    store: store.clone(),
+                    rules: self.rules.clone(),
+                    telemetry: self.telemetry.clone(),
+                    wake: evaluate_wake.clone(),
+                    settings: self.settings.nats.clone(),
+                    future_tolerance: Duration::from_secs(self.settings.ingest.future_tolerance_seconds),
+                    ack_wait: ingest::nats::ACK_WAIT,
+                };
+                let shutdown = shutdown.clone();
+                tasks.spawn(async move { ingest::nats::run(&reader, shutdown).await });
+            }
         }
         let partners = Partners::of(&self.settings).map_err(anyhow::Error::msg)?;
         let partners = Arc::new(ArcSwap::from_pointee(partners));

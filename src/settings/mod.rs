@@ -37,6 +37,7 @@ pub struct Settings {
     pub rules: RulesSettings,
     pub recording: RecordingSettings,
     pub ingest: IngestSettings,
+    pub nats: NatsSettings,
     pub evaluate: BatchSettings,
     pub dispatch: BatchSettings,
     pub audit: AuditSettings,
@@ -88,6 +89,16 @@ pub struct RecordingSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IngestSettings {
     pub future_tolerance_seconds: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsSettings {
+    pub url: Option<String>,
+    pub stream: String,
+    pub consumer: String,
+    pub source: String,
+    pub batch: usize,
+    pub credentials: Option<Secret>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +205,14 @@ impl Settings {
             ingest: IngestSettings {
                 future_tolerance_seconds: reader.value("ingest.future_tolerance_seconds", |text| number(text, 0, 86_400)),
             },
+            nats: NatsSettings {
+                url: reader.value("nats.url", |text| or_none(text, nats_address)),
+                stream: reader.value("nats.stream", word),
+                consumer: reader.value("nats.consumer", word),
+                source: reader.value("nats.source", word),
+                batch: reader.value("nats.batch", |text| number(text, 1, 10_000)),
+                credentials: reader.secret("nats.credentials"),
+            },
             evaluate: BatchSettings { batch: reader.value("evaluate.batch", |text| number(text, 1, 10_000)) },
             dispatch: BatchSettings { batch: reader.value("dispatch.batch", |text| number(text, 1, 10_000)) },
             audit: AuditSettings { people_per_second: reader.value("audit.people_per_second", |text| number(text, 0, 10_000)) },
@@ -241,6 +260,13 @@ fn web_address(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => Err("expected an address like `https://rekindle.shop.example`".into()),
+    }
+}
+
+fn nats_address(text: &str) -> Result<String, String> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "nats" | "tls") && url.has_host() => Ok(text.to_owned()),
+        _ => Err("expected an address like `nats://nats.shop.example:4222`".into()),
     }
 }
 

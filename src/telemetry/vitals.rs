@@ -11,6 +11,8 @@ pub enum Part {
     Rules,
     Evaluate,
     Dispatch,
+    /// Reading along with a stream of events.
+    Nats,
     Store,
     /// Which environment the database belongs to; never ill, it only has notes.
     Environment,
@@ -26,6 +28,7 @@ impl Part {
             Part::Rules => "rules",
             Part::Evaluate => "evaluate",
             Part::Dispatch => "dispatch",
+            Part::Nats => "nats",
             Part::Store => "store",
             Part::Environment => "environment",
             Part::Settings => "settings",

@@ -60,8 +60,8 @@ fn packages() -> Vec<Json> {
         String::from_utf8_lossy(&host.stdout).lines().find_map(|line| line.strip_prefix("host: ").map(str::to_owned)).expect("a host");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-    let said =
-        cargo.args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", &host]).output().expect("cargo");
+    // not `--offline`: what only a feature asks for may not have been downloaded yet
+    let said = cargo.args(["metadata", "--format-version", "1", "--locked", "--filter-platform", &host]).output().expect("cargo");
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     let metadata: Json = serde_json::from_slice(&said.stdout).expect("JSON");
     metadata["packages"].as_array().expect("packages").clone()

@@ -24,6 +24,8 @@ mod journey;
 mod kill;
 mod mail;
 mod messages;
+#[cfg(feature = "nats")]
+mod nats;
 mod pack;
 mod people;
 mod providers;

@@ -179,3 +179,20 @@ fn the_threats_name_tests_that_there_are() {
         assert!(is_there, "docs/threats.md names `{name}`, and there is no such test");
     }
 }
+
+/// docs/providers.md has a section for each way out, with how to try it.
+#[test]
+fn the_docs_tell_how_to_try_every_provider() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/providers.md")).expect("the page");
+    let sections: Vec<&str> = page.split("\n## ").skip(1).collect();
+    // the gateway of one's own is named as the file that it begins with
+    let shipped = rekindle::channel::http::provider::shipped().map(|(name, _)| match name {
+        "sms-gateway" => "config/providers/sms-gateway.yaml".to_owned(),
+        name => format!("file: {name}"),
+    });
+    for mark in shipped.iter().map(String::as_str).chain(["kind: smtp", "kind: webhook", "kind: fcm"]) {
+        let section = sections.iter().find(|section| section.contains(mark)).unwrap_or_else(|| panic!("no section says `{mark}`"));
+        assert!(section.contains("**Try it**"), "how is `{mark}` tried?");
+    }
+}

@@ -236,3 +236,11 @@ fn secrets_are_renewed_without_a_restart() {
     let log = daemon.log();
     assert!(log.contains("calback_token") && !log.contains("secret-2"), "{log}");
 }
+
+#[cfg(not(feature = "nats"))]
+#[test]
+fn a_program_without_nats_says_that_it_cannot_read_from_it() {
+    let place = place().with("nats: { url: \"nats://127.0.0.1:4222\" }");
+    let said = place.run(&["serve"]);
+    assert!(said.status.code() == Some(2) && text(&said).contains("--features nats"), "{}", text(&said));
+}
