@@ -35,49 +35,52 @@ pub async fn run(mut renewal: Renewal, mut shutdown: watch::Receiver<bool>) {
     // the defaults do not change
     let Some(path) = renewal.settings.files.first().cloned() else { return };
     let changed = Arc::new(Notify::new());
-    let mut seen = fingerprint(&renewal.settings.files);
+    let mut seen = Some(fingerprint(&renewal.settings.files));
+    let mut refused = None;
     while !*shutdown.borrow() {
-        // the directories: a mounted secret is replaced by swapping links beside it
-        let mut directories: Vec<&Path> = renewal.settings.files.iter().filter_map(|file| file.parent()).collect();
-        directories.retain(|directory| !directory.as_os_str().is_empty());
-        directories.sort_unstable();
-        directories.dedup();
+        let directories = directories(&renewal.settings.files);
         let _watcher = watch_files(&directories, changed.clone());
         tokio::select! {
             () = changed.notified() => tokio::time::sleep(STILL).await,
             () = tokio::time::sleep(LOOK_EVERY) => {}
             _ = shutdown.changed() => continue,
         }
-        let now = fingerprint(&renewal.settings.files);
-        if now != seen {
-            seen = now;
-            renewal.look(&path);
-            // what it refers to now may be other files
-            seen = if renewal.is_refused() { seen } else { fingerprint(&renewal.settings.files) };
+        let files = renewal.settings.files.clone();
+        // taken before they are read: what changes meanwhile is seen the next time
+        let present = fingerprint(&files);
+        // what was refused may be mended by a file that nobody knew of
+        if refused.is_some() || Some(present) != seen {
+            refused = renewal.look(&path, refused);
+            seen = (renewal.settings.files == files).then_some(present);
         }
     }
 }
 
-impl Renewal {
-    fn is_refused(&self) -> bool {
-        self.telemetry.metrics.settings_failed.get() != 0
-    }
+/// Where the files stand: a mounted secret is replaced by swapping links beside it.
+fn directories(files: &[PathBuf]) -> Vec<&Path> {
+    let mut directories: Vec<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+    directories.retain(|directory| !directory.as_os_str().is_empty());
+    directories.sort_unstable();
+    directories.dedup();
+    directories
+}
 
-    /// Takes the file as it is now, or says what is wrong with it.
-    fn look(&mut self, path: &Path) {
+impl Renewal {
+    /// Takes the file as it is now; what is wrong with it, if anything, is told once.
+    fn look(&mut self, path: &Path, told: Option<String>) -> Option<String> {
         let taken = Settings::load(Some(path)).map_err(|error| error.to_string()).and_then(|read| self.take(&read));
         self.telemetry.metrics.settings_failed.set(taken.is_err().into());
-        match taken {
-            Ok(()) => {
-                self.telemetry.vitals.note(Part::Settings, None);
-                tracing::info!("providers and secrets are renewed");
-            }
-            Err(why) => {
-                let note = "the settings on disk, or a secret, are refused; what was read before stands (the log says why)";
-                self.telemetry.vitals.note(Part::Settings, Some(note.to_owned()));
-                tracing::error!("the settings on disk are refused, what was read before stands: {why}");
-            }
+        let Err(why) = taken else {
+            self.telemetry.vitals.note(Part::Settings, None);
+            tracing::info!("providers and secrets are renewed");
+            return None;
+        };
+        if told.as_ref() != Some(&why) {
+            let note = "the settings on disk, or a secret, are refused; what was read before stands (the log says why)";
+            self.telemetry.vitals.note(Part::Settings, Some(note.to_owned()));
+            tracing::error!("the settings on disk are refused, what was read before stands: {why}");
         }
+        Some(why)
     }
 
     fn take(&mut self, read: &Settings) -> Result<(), String> {

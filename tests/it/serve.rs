@@ -233,6 +233,12 @@ fn secrets_are_renewed_without_a_restart() {
     secret("rekindle.yaml", &format!("{settings}{provider}"));
     daemon.figure("rekindle_settings_reload_failed 0");
     eventually("the new path counts", || (callback(&daemon, "path-2", "secret-2") == "200").then_some(()));
+
+    // a secret that comes later than the file that refers to it
+    secret("rekindle.yaml", &format!("{settings}{}", provider.replace(&at("signed"), &at("signed-anew"))));
+    daemon.figure("rekindle_settings_reload_failed 1");
+    secret("signed-anew", "secret-3");
+    eventually("the latest secret counts", || (callback(&daemon, "path-2", "secret-3") == "200").then_some(()));
     let log = daemon.log();
     assert!(log.contains("calback_token") && !log.contains("secret-2"), "{log}");
 }
