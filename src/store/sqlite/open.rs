@@ -128,6 +128,8 @@ impl SqliteStore {
         let memory = recover(&mut connection, &options, Arc::clone(&hasher)).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers)
+            // a file does not hang up: to ask first would cost every read a second way to SQLite's thread
+            .test_before_acquire(false)
             .connect_lazy_with(connect_options(&options).read_only(true).create_if_missing(false));
         let shared = Arc::new(Shared {
             path: options.path,
