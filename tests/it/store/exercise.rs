@@ -71,6 +71,7 @@ macro_rules! each_exercise {
             silence_of_workers_is_downtime,
             sources_are_counted_by_hour,
             a_database_keeps_its_environment,
+            a_database_that_is_no_backup_begins_as_it_was,
             a_virtual_clock_finds_its_next_stop,
             a_replay_looks_at_everything_in_its_own_instant,
             counts_and_pages_tell_the_same,
@@ -841,6 +842,15 @@ pub async fn a_database_keeps_its_environment(h: &dyn Harness) {
 }
 
 // --------------------------------------------------------------------------------------------------------------- reads
+
+/// What a start on a backup does is shown where backups are made.
+pub async fn a_database_that_is_no_backup_begins_as_it_was(h: &dyn Harness) {
+    let store = h.open().await;
+    queued(&*store, "u", &[message("u", "warn", hour(1))], hour(9)).await;
+    assert_eq!(store.after_restore(hour(1)).await.expect("asked"), None);
+    assert!(store.world(hour(0)).await.expect("the world").world.paused.is_none());
+    assert_eq!(claim_messages(&*store, hour(1)).await.len(), 1);
+}
 
 pub async fn a_virtual_clock_finds_its_next_stop(h: &dyn Harness) {
     let store = h.open().await;

@@ -101,6 +101,31 @@ async fn promise_i5_a_dead_process_loses_its_claims_and_what_it_was_sending_is_i
     assert_eq!(late.first().and_then(|recorded| recorded.state), Some(MessageState::Accepted), "a late answer is not lost");
 }
 
+/// Whoever restores a dump says so by a row; then what was still to go out then is in doubt, each with the attempt that nobody knows of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_restored_dump_was_about_to_send_is_in_doubt() {
+    let Some(server) = server::shared() else { return };
+    let database = Postgres::new(server).await;
+    let store = database.process().await;
+    let (sent, waits) = (message("sent", "warn", hour(1)), message("waits", "warn", hour(20)));
+    queued(&store, "sent", std::slice::from_ref(&sent), hour(60)).await;
+    sending(&store, hour(1)).await;
+    queued(&store, "waits", std::slice::from_ref(&waits), hour(60)).await;
+    let mut connection = PgConnection::connect(&database.url).await.expect("the server answers");
+    let mark = "insert into backup (id, taken_at) values (1, $1)";
+    sqlx::query(mark).bind(hour(2).as_ms()).execute(&mut connection).await.expect("marked");
+    let restored = store.after_restore(hour(5)).await.expect("asked").expect("it is a backup");
+    assert_eq!((restored.taken_at, restored.messages), (hour(2), 2));
+    assert_eq!(store.after_restore(hour(6)).await.expect("asked"), None, "once");
+    assert!(store.world(hour(0)).await.expect("the world").world.paused.is_some());
+    let rows = store.messages(&[sent.id, waits.id]).await.expect("read");
+    let told: Vec<_> = rows.iter().map(|row| (row.state, row.tries, row.attempts.len())).collect();
+    assert_eq!(told, [(MessageState::Unknown, 1, 1); 2]);
+    assert!(rows.iter().flat_map(|row| &row.attempts).all(|attempt| attempt.outcome.as_deref() == Some("unknown")));
+    let person = claim_one(&store, "waits", hour(5)).await;
+    assert!(person.events.iter().any(|event| &*event.name == "message_unknown"), "runs and caps hear of it");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn processes_share_the_work_and_nobody_is_looked_at_twice() {
     let Some(server) = server::shared() else { return };
