@@ -139,7 +139,7 @@ create index messages_by_id on messages (id);
 create index messages_queued on messages (due_at, seq) where state = 'queued';
 create index messages_queued_by_bucket on messages (bucket, due_at, seq) where state = 'queued';
 create index messages_under_way on messages (epoch) where state in ('leased', 'sending');
-create index messages_open on messages (seq) where state in ('queued', 'leased');
+create index messages_by_seq on messages (seq);
 
 create table attempts (
     bucket smallint not null,

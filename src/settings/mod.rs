@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use url::Url;
 
@@ -60,6 +61,7 @@ pub struct DatabaseSettings {
     pub readers: u32,
     pub recent_event_ids: usize,
     pub connections: u32,
+    pub beat_seconds: u64,
 }
 
 impl DatabaseSettings {
@@ -71,8 +73,13 @@ impl DatabaseSettings {
     }
 
     pub fn capacity(&self) -> Capacity {
-        let (readers, recent_ids_max, connections) = (self.readers, self.recent_event_ids, self.connections);
-        Capacity { readers, recent_ids_max, connections, clocks_differ_ms: CLOCKS_DIFFER_MS }
+        Capacity {
+            readers: self.readers,
+            recent_ids_max: self.recent_event_ids,
+            connections: self.connections,
+            beat: Duration::from_secs(self.beat_seconds),
+            clocks_differ_ms: CLOCKS_DIFFER_MS,
+        }
     }
 }
 
@@ -197,6 +204,7 @@ impl Settings {
                 path: reader.value("database.path", path_of),
                 url: reader.secret("database.url"),
                 connections: reader.value("database.connections", |text| number(text, 2, 1_000)),
+                beat_seconds: reader.value("database.beat_seconds", |text| number(text, 1, 300)),
                 readers: reader.value("database.readers", |text| number(text, 1, 64)),
                 recent_event_ids: reader.value("database.recent_event_ids", |text| number(text, 1_000, 100_000_000)),
             },
@@ -529,7 +537,7 @@ mod tests {
             "my.yaml:3:12",
             "expected a number from 1 to 64",
             "unknown key `database.pfad`",
-            "known here: `path`, `url`, `connections`, `readers`, `recent_event_ids`",
+            "known here: `path`, `url`, `connections`, `beat_seconds`, `readers`, `recent_event_ids`",
             "`logs` is a mapping, not a text",
             "`rules.directory` is a text, not nothing",
         ] {

@@ -5,10 +5,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::postgres::{self, PostgresStore};
 use super::sqlite::{self, SqliteStore};
 use super::{Store, StoreError};
+
+/// A process of which so many beats are missing counts as dead.
+const BEATS_MISSED: u32 = 3;
 
 /// Where a database is.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub struct Capacity {
     pub clocks_differ_ms: i64,
     /// See [`postgres::Options::connections`].
     pub connections: u32,
+    /// See [`postgres::Options::beat`].
+    pub beat: Duration,
 }
 
 impl Place {
@@ -63,8 +69,8 @@ impl Place {
             }
             Place::Server(url) => {
                 let mut options = postgres::Options::new(url, environment);
-                if let Some(Capacity { connections, .. }) = capacity {
-                    options = postgres::Options { connections, ..options };
+                if let Some(Capacity { connections, beat, .. }) = capacity {
+                    options = postgres::Options { connections, beat, dead_after: BEATS_MISSED * beat, ..options };
                 }
                 Ok(Arc::new(PostgresStore::open_with(options).await?))
             }

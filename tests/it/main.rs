@@ -16,6 +16,7 @@ mod facts;
 mod faults;
 mod feedback;
 mod figures;
+mod fleet;
 mod fuzz;
 mod http;
 mod ingest;

@@ -224,7 +224,7 @@ pub(super) const COMMIT: Sql = Sql {
     ),
     postgres: concat!(
         "update profiles set version = version + 1, due_at = j.due, absorbed_seq = greatest(absorbed_seq, j.absorbed),
-            state = substr($2, j.place, j.length)
+            state = substr($2::bytea, j.place, j.length)
         from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as due, (value ->> 2)::bigint as absorbed,
                 (value ->> 3)::integer as place, (value ->> 4)::integer as length
             from jsonb_array_elements($1::jsonb) as value) j

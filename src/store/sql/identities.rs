@@ -41,7 +41,7 @@ pub(super) const CREATE_PROFILES: Sql = Sql {
     postgres: "
         insert into profiles (bucket, id, key, version, due_at, absorbed_seq, woken_seq, state)
         select bucket((value ->> 0)::bigint), (value ->> 0)::bigint, value ->> 1, 0, null, 0, 0,
-            substr($2, (value ->> 2)::integer, (value ->> 3)::integer)
+            substr($2::bytea, (value ->> 2)::integer, (value ->> 3)::integer)
         from jsonb_array_elements($1::jsonb) as value;
         insert into identities (kind, value, profile_id)
         select value ->> 0, value ->> 1, (value ->> 2)::bigint from jsonb_array_elements($3::jsonb) as value order by 1, 2",
@@ -349,7 +349,7 @@ pub(super) const CLOSE: Sql = Sql {
                 where o.bucket = bucket($1) and o.profile_id = $1 and o.seq = messages.consent_seq)
         where bucket = bucket($1) and profile_id = $1 and consent_seq is not null;
         update identities set profile_id = $2 where profile_id = $1;
-        update profiles set merged_into = $2, quarantined_at = $3, quarantined_because = 'merged into profile ' || $2::text,
+        update profiles set merged_into = $2::bigint, quarantined_at = $3, quarantined_because = 'merged into profile ' || ($2::bigint)::text,
             due_at = null, version = version + 1
         where bucket = bucket($1) and id = $1;
         delete from claims where bucket = bucket($1) and profile_id = $1;

@@ -312,7 +312,7 @@ pub(super) const INTENT: Sql = Sql {
     postgres: concat!(
         "update profiles set version = version + 1,
             due_at = case when j.due is null then due_at else least(coalesce(due_at, j.due), j.due) end,
-            state = case when j.place is null then state else substr($2, j.place, j.length) end
+            state = case when j.place is null then state else substr($2::bytea, j.place, j.length) end
         from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as due, (value ->> 2)::integer as place,
                 (value ->> 3)::integer as length
             from jsonb_array_elements($1::jsonb) as value) j
@@ -631,7 +631,7 @@ pub(super) const RESULT: Sql = Sql {
         due_at = case when quarantined_at is null then min(coalesce(due_at, j.due), j.due) end
     from (select value ->> 0 as id, value ->> 1 as seq, value ->> 2 as due from json_each($4)) j
     where profiles.id = j.id;
-    update profiles set version = version + 1, state = substr($6, j.place, j.length)
+    update profiles set version = version + 1, state = substr($6::bytea, j.place, j.length)
     from (select value ->> 0 as id, value ->> 1 as place, value ->> 2 as length from json_each($5)) j
     where profiles.id = j.id"
     ),
@@ -657,7 +657,7 @@ pub(super) const RESULT: Sql = Sql {
         from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as seq, (value ->> 2)::bigint as due
             from jsonb_array_elements($4::jsonb) as value) j
         where profiles.bucket = bucket(j.id) and profiles.id = j.id;
-        update profiles set version = version + 1, state = substr($6, j.place, j.length)
+        update profiles set version = version + 1, state = substr($6::bytea, j.place, j.length)
         from (select (value ->> 0)::bigint as id, (value ->> 1)::integer as place, (value ->> 2)::integer as length
             from jsonb_array_elements($5::jsonb) as value) j
         where profiles.bucket = bucket(j.id) and profiles.id = j.id"

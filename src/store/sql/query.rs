@@ -213,6 +213,12 @@ fn statements(script: &'static str) -> Arc<[Statement]> {
     apart
 }
 
+/// The statements of a script, each with how many parameters it has.
+#[cfg(test)]
+pub(super) fn single_postgres_statements(script: &Sql) -> Vec<(Arc<str>, usize)> {
+    statements(script.postgres).iter().map(|statement| (statement.text.clone(), statement.parameters.len())).collect()
+}
+
 impl Statement {
     fn of(text: &str) -> Self {
         let (mut numbered, mut parameters) = (String::with_capacity(text.len()), Vec::new());

@@ -3,13 +3,15 @@
 
 use std::path::Path;
 
-use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqliteConnection};
 
+use super::query::single_postgres_statements;
 use super::{
     Sql, append as a, backlog as g, decisions as d, erasures as e, identities as i, keys as k, origin as o, outbox as b, publications as p,
     reads as r, rejects as j, restored as y, retention as t, rules as u, suppressions as s, world as w,
 };
 use crate::store::Store as _;
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 
 /// Statements that may not walk through a whole table of people, events or messages.
@@ -227,6 +229,45 @@ async fn every_statement_prepares_and_hot_ones_use_their_indexes() {
             }
         }
     }
+}
+
+#[path = "../../../tests/it/store/server.rs"]
+#[allow(dead_code)] // integration tests stop it, too
+mod server;
+
+/// PostgreSQL chooses plans by what the tables hold; so it is asked for a plan of an empty database that walks through a table only where
+/// it has no other way.
+#[tokio::test]
+async fn every_statement_prepares_on_postgresql_and_hot_ones_have_an_index_to_use() {
+    let Some(server) = server::shared() else { return };
+    let url = server.database().await;
+    PostgresStore::open(&url, "test").await.expect("a fresh database opens").close().await;
+    let mut connection = PgConnection::connect(&url).await.expect("it opens again");
+    for setting in ["set enable_seqscan = off", "set plan_cache_mode = force_generic_plan"] {
+        sqlx::query(setting).execute(&mut connection).await.expect("set");
+    }
+    let mut wrong = Vec::new();
+    for (name, script) in HOT.iter().chain(OTHER) {
+        let is_hot = HOT.iter().any(|(hot, _)| hot == name);
+        for (statement, parameters) in single_postgres_statements(script) {
+            let prepare = AssertSqlSafe(format!("prepare statement as {statement}"));
+            if let Err(error) = sqlx::query(prepare).execute(&mut connection).await {
+                wrong.push(format!("{name}: {error}\n{statement}"));
+                continue;
+            }
+            let nulls = vec!["null"; parameters].join(", ");
+            let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
+            let explain = AssertSqlSafe(format!("explain execute statement{nulls}"));
+            let rows = sqlx::query(explain).fetch_all(&mut connection).await.unwrap_or_else(|e| panic!("{name}: {e}\n{statement}"));
+            let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            let walks = |line: &String| LARGE.iter().any(|table| line.contains(&format!("Seq Scan on {table}")));
+            if is_hot && plan.iter().any(walks) {
+                wrong.push(format!("{name} walks through a large table:\n{statement}\n{}", plan.join("\n")));
+            }
+            sqlx::query("deallocate statement").execute(&mut connection).await.expect("let go");
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 /// Whether a line of a plan says that the whole table is read. Aliases are looked up in the statement; reading along a partial index

@@ -1,0 +1,188 @@
+//! Several daemons on one PostgreSQL, as they are shipped: they share the work, one is killed in the middle of it, and an operator stops
+//! all of them with one command.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use rekindle::store::postgres::PostgresStore;
+use rekindle::store::{Identity, Store as _};
+use serde_json::{Value as Json, json};
+
+use super::daemon::{Daemon, Place, eventually, text};
+use super::mail::sink::{Options, Sink};
+use super::store::server;
+
+const RULES: &str = r#"
+rekindle: 1
+events:
+  order_placed: { name: "Order Placed", active: true, properties: { order: { type: string, required: true } } }
+policy:
+  time: { zone: { last: UTC }, lateness: { start: 72h, correct: 7d }, week_start: mon }
+  consent: { marketing: always, service: always, transactional: always }
+  categories: { default: service }
+  channels:
+    email: { provider: relay, sender: { from: "The shop <news@shop.example>", postal_address: "1 High Street, London" } }
+rules:
+  - id: thanks
+    name: Thank for each order
+    owner: tests
+    event: order_placed
+    key: event.order
+    max_entries: 1000000
+    steps: [{ id: thank, send: { template: thanks, channels: [email] } }]
+"#;
+
+const TEMPLATES: [(&str, &str); 3] = [
+    ("thanks/template.yaml", "rekindle: 1\ntemplate: { purpose: order }"),
+    ("thanks/en/subject.liquid", "Thank you"),
+    ("thanks/en/text.liquid", "Thank you for your order."),
+];
+
+/// A shop on PostgreSQL.
+struct Fleet {
+    place: Place,
+    url: String,
+}
+
+impl Fleet {
+    fn new(url: String, port: u16) -> Fleet {
+        let place = Place::new(RULES, &TEMPLATES);
+        let at = |name: &str| place.path(name).display().to_string();
+        std::fs::write(place.path("database.url"), &url).expect("written");
+        let settings = format!(
+            "environment: shop\ndatabase: {{ url: \"file:{}\", beat_seconds: 1 }}\nrules: {{ directory: {} }}\nrecording: {{ directory: {} }}\n\
+             http: {{ listen: \"127.0.0.1:0\" }}\nserve: {{ drain_seconds: 10 }}\nlogs: {{ format: json, level: \"rekindle=trace,info\" }}\n\
+             providers:\n  relay: {{ kind: smtp, host: localhost, port: {port}, connections: 4, tls: none }}\n",
+            at("database.url"),
+            at("rules"),
+            at("out")
+        );
+        std::fs::write(place.path("rekindle.yaml"), settings).expect("written");
+        Fleet { place, url }
+    }
+
+    fn look(&self, args: &[&str]) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_rekindle")).args(args).args(["--db", &self.url]).output().expect("it runs")
+    }
+
+    /// How many messages are in which state.
+    async fn states(&self) -> BTreeMap<&'static str, u64> {
+        let store = PostgresStore::open_to_read(&self.url).await.expect("it opens");
+        let mut states = BTreeMap::new();
+        for ((.., state), count) in store.counts().await.expect("read").messages {
+            *states.entry(state.name()).or_default() += count;
+        }
+        store.close().await;
+        states
+    }
+
+    /// Waits until there are so many people and nobody is due.
+    async fn looked_at_everybody(&self, people: u64) {
+        let store = PostgresStore::open_to_read(&self.url).await.expect("it opens");
+        for _ in 0..1_200 {
+            let now = rekindle::clock::Clock::now(&rekindle::clock::SystemClock);
+            let is_due = !store.agenda(now).await.expect("read").is_empty();
+            if !is_due && store.counts().await.expect("read").profiles == people {
+                store.close().await;
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("somebody is still due");
+    }
+
+    /// What [`Fleet::states`] says as soon as it is as wanted.
+    async fn until(&self, what: &str, is_so: impl Fn(&BTreeMap<&'static str, u64>) -> bool) -> BTreeMap<&'static str, u64> {
+        for _ in 0..1_200 {
+            let states = self.states().await;
+            if is_so(&states) {
+                return states;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("never seen: {what}: {:?}", self.states().await);
+    }
+}
+
+fn orders(daemon: &Daemon<'_>, users: std::ops::Range<usize>) -> Vec<Json> {
+    let at = daemon.begun_at();
+    let of = |n: usize| {
+        let traits = json!({ "email": format!("u{n}@post.example") });
+        [
+            json!({ "type": "identify", "messageId": format!("i{n}"), "userId": format!("u{n}"), "traits": traits, "timestamp": at }),
+            json!({ "type": "track", "messageId": format!("o{n}"), "userId": format!("u{n}"), "event": "Order Placed",
+                "properties": { "order": n.to_string() }, "timestamp": at }),
+        ]
+    };
+    users.flat_map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_daemons_share_the_work_and_outlive_each_other() {
+    const EACH: usize = 150;
+    let Some(server) = server::shared() else { return };
+    let sink = Sink::start(Options { offers: vec!["PIPELINING"], ..Options::default() }).await;
+    let fleet = Fleet::new(server.database().await, sink.port);
+    let key = fleet.place.write_key();
+    let (first, second) = (fleet.place.serve("first.log"), fleet.place.serve("second.log"));
+    // both hear of everybody; half of it twice
+    for from in (0..2 * EACH).step_by(50) {
+        first.send(&key, &orders(&first, from..from + 50));
+        second.send(&key, &orders(&second, from..from + 25));
+    }
+    eventually("a good part of the mails", || (sink.mails().len() > EACH / 3).then_some(()));
+    first.kill();
+    let over = |states: &BTreeMap<&'static str, u64>| {
+        states.values().sum::<u64>() == 2 * EACH as u64 && states.keys().all(|state| ["accepted", "unknown"].contains(state))
+    };
+    let states = fleet.until("every message has ended", over).await;
+    let (mut ids, in_doubt) = (sink.message_ids(), states.get("unknown").copied().unwrap_or(0));
+    let arrived = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), arrived, "no message arrived twice");
+    let lost = 2 * EACH - arrived;
+    assert!(lost as u64 <= in_doubt, "{lost} mails did not arrive, and only {in_doubt} messages are in doubt");
+
+    // the second is alone now, and is stopped by a command that needs no daemon
+    let paused = fleet.place.run(&["pause", "--all", "--reason", "wrong prices", "--by", "anna"]);
+    assert!(paused.status.success(), "{}", text(&paused));
+    second.send(&key, &orders(&second, 1_000..1_020));
+    fleet.looked_at_everybody(2 * EACH as u64 + 20).await;
+    assert_eq!(sink.mails().len(), arrived, "nothing goes out while it is paused");
+    let resumed = fleet.place.run(&["resume", "--all", "--yes", "--by", "anna"]);
+    assert!(resumed.status.success(), "{}", text(&resumed));
+    eventually("they go out", || (sink.mails().len() == arrived + 20).then_some(()));
+    assert_eq!(second.terminate().0, Some(0));
+
+    let doctor = fleet.look(&["doctor"]);
+    assert!(doctor.status.success(), "{}", text(&doctor));
+    let timeline = text(&fleet.look(&["timeline", "--user", "u1000"]));
+    assert!(timeline.contains("thanks"), "{timeline}");
+    let store = PostgresStore::open_to_read(&fleet.url).await.expect("it opens");
+    assert!(store.find_profile(&Identity::User("u1019".into())).await.expect("read").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_that_one_daemon_puts_live_are_followed_by_the_other() {
+    let Some(server) = server::shared() else { return };
+    let sink = Sink::start(Options { offers: vec!["PIPELINING"], ..Options::default() }).await;
+    let fleet = Fleet::new(server.database().await, sink.port);
+    let first = fleet.place.serve("first.log");
+    let second = fleet.place.serve("second.log");
+    fleet.place.write_rules(&RULES.replace("Thank for each order", "Thank you for each order"));
+    let who_published = |log: &str| log.lines().filter(|line| line.contains("rules went live")).count();
+    eventually("one of them publishes and both have it", || {
+        let logs = (first.log(), second.log());
+        let published = who_published(&logs.0) + who_published(&logs.1);
+        // the first rules went live once, by the first
+        (published >= 2).then_some(())
+    });
+    let live = fleet.look(&["explain", "--user", "nobody", "--rule", "thanks"]);
+    assert!(text(&live).contains("nobody"), "{}", text(&live));
+    let publications = fleet.place.run(&["rollback", "--list"]);
+    assert!(publications.status.success(), "{}", text(&publications));
+    for daemon in [first, second] {
+        assert_eq!(daemon.terminate().0, Some(0));
+    }
+}
