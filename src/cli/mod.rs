@@ -11,6 +11,7 @@ mod explain;
 mod export;
 mod import;
 mod key;
+mod migrate;
 mod operator;
 mod pause;
 mod provider;
@@ -49,6 +50,7 @@ pub enum Command {
     Doctor(doctor::Args),
     Import(import::Args),
     Key(key::Args),
+    Migrate(migrate::Args),
     Provider(provider::Args),
     Rejects(rejects::Args),
     Export(export::Args),
@@ -138,6 +140,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(args).await,
         Command::Import(args) => import::run(args).await,
         Command::Key(args) => key::run(args).await,
+        Command::Migrate(args) => migrate::run(args).await,
         Command::Provider(args) => provider::run(args).await,
         Command::Rejects(args) => rejects::run(args).await,
         Command::Export(args) => export::run(args).await,

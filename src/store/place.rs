@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::postgres::{self, PostgresStore};
+use super::sql::{self, Backend};
 use super::sqlite::{self, SqliteStore};
 use super::{Store, StoreError};
 
@@ -65,14 +66,14 @@ impl Place {
                 if let Some(Capacity { readers, recent_ids_max, clocks_differ_ms, .. }) = capacity {
                     options = sqlite::Options { readers, recent_ids_max, clocks_differ_ms, ..options };
                 }
-                Ok(Arc::new(SqliteStore::open_with(options).await?))
+                self.settled(SqliteStore::open_with(options).await?).await
             }
             Place::Server(url) => {
                 let mut options = postgres::Options::new(url, environment);
                 if let Some(Capacity { connections, beat, .. }) = capacity {
                     options = postgres::Options { connections, beat, dead_after: BEATS_MISSED * beat, ..options };
                 }
-                Ok(Arc::new(PostgresStore::open_with(options).await?))
+                self.settled(PostgresStore::open_with(options).await?).await
             }
         }
     }
@@ -80,10 +81,47 @@ impl Place {
     /// Opens what is there to look at it: beside whoever works on it, changing nothing.
     pub async fn open_to_read(&self) -> Result<Arc<dyn Store>, StoreError> {
         match self {
-            Place::File(path) => Ok(Arc::new(SqliteStore::open_to_read(path).await?)),
-            Place::Server(url) => Ok(Arc::new(PostgresStore::open_to_read(url).await?)),
+            Place::File(path) => self.settled(SqliteStore::open_to_read(path).await?).await,
+            Place::Server(url) => self.settled(PostgresStore::open_to_read(url).await?).await,
         }
     }
+
+    /// Nobody works on half a database.
+    async fn settled<B: Backend + 'static>(&self, store: B) -> Result<Arc<dyn Store>, StoreError> {
+        if sql::moving::is_under_way(&store).await? {
+            store.close().await;
+            let reason = "a move into it was begun and has not ended: the same `rekindle migrate` goes on with it".to_owned();
+            return Err(StoreError::Open { path: self.to_string().into(), reason });
+        }
+        Ok(Arc::new(store))
+    }
+
+    /// Carries everything that this database holds into another, which is empty or was left half moved into. Nobody may work on
+    /// either. `told` hears how many people of how many have come.
+    ///
+    /// # Errors
+    /// Somebody works on one of them or lives in the other, or one does not answer: another call goes on where this one ended.
+    pub async fn move_to(&self, to: &Place, told: &(dyn Fn(i64, i64) + Sync)) -> Result<(), StoreError> {
+        match self {
+            Place::File(path) => move_from(SqliteStore::open(path, "").await?, to, told).await,
+            Place::Server(url) => move_from(PostgresStore::open_to_read(url).await?, to, told).await,
+        }
+    }
+}
+
+async fn move_from<F: Backend>(from: F, to: &Place, told: &(dyn Fn(i64, i64) + Sync)) -> Result<(), StoreError> {
+    let moved = match to {
+        Place::File(path) => move_into(&from, SqliteStore::open(path, "").await?, told).await,
+        Place::Server(url) => move_into(&from, PostgresStore::open(url, "").await?, told).await,
+    };
+    from.close().await;
+    moved
+}
+
+async fn move_into<F: Backend, T: Backend>(from: &F, to: T, told: &(dyn Fn(i64, i64) + Sync)) -> Result<(), StoreError> {
+    let moved = sql::moving::carry(from, &to, told).await;
+    to.close().await;
+    moved
 }
 
 impl FromStr for Place {

@@ -18,6 +18,7 @@ mod decisions;
 mod erasures;
 mod identities;
 mod keys;
+pub(in crate::store) mod moving;
 pub(in crate::store) mod origin;
 mod outbox;
 mod publications;

@@ -111,6 +111,11 @@ impl<'r> Fields<'r> {
 pub(in crate::store) struct Rows(String);
 
 impl Rows {
+    /// Rows that a database has laid into a JSON text itself.
+    pub fn of_text(text: String) -> Self {
+        Rows(text)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0 == "[]"
     }

@@ -7,8 +7,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqliteConnect
 
 use super::query::single_postgres_statements;
 use super::{
-    Sql, append as a, backlog as g, decisions as d, erasures as e, identities as i, keys as k, origin as o, outbox as b, publications as p,
-    reads as r, rejects as j, restored as y, retention as t, rules as u, suppressions as s, world as w,
+    Sql, append as a, backlog as g, decisions as d, erasures as e, identities as i, keys as k, moving as m, origin as o, outbox as b,
+    publications as p, reads as r, rejects as j, restored as y, retention as t, rules as u, suppressions as s, world as w,
 };
 use crate::store::Store as _;
 use crate::store::postgres::PostgresStore;
@@ -126,6 +126,15 @@ const OTHER: &[(&str, &Sql)] = &[
     ("UNMARK", &y::UNMARK),
     ("STILL_TO_GO", &y::STILL_TO_GO),
     ("DOUBT", &y::DOUBT),
+    ("MOVED_UNTIL", &m::MOVED_UNTIL),
+    ("NOTE_MOVED", &m::NOTE_MOVED),
+    ("MOVED_IN", &m::MOVED_IN),
+    ("IS_INHABITED", &m::IS_INHABITED),
+    ("LAST_PERSON", &m::LAST_PERSON),
+    ("LIVING", &m::LIVING),
+    ("EMPTY_KEYS", &m::EMPTY_KEYS),
+    ("SETTLE", &m::SETTLE),
+    ("NUMBERS_GIVEN", &m::NUMBERS_GIVEN),
     ("NOTE_REMOVAL", &t::NOTE_REMOVAL),
     ("REMOVE_REJECTS", &t::REMOVE_REJECTS),
     ("REMOVALS", &t::REMOVALS),
@@ -164,13 +173,14 @@ const OTHER: &[(&str, &Sql)] = &[
     ("COUNT_DAYS_SENT", &r::COUNT_DAYS_SENT),
 ];
 
-const SOURCES: [&str; 16] = [
+const SOURCES: [&str; 17] = [
     include_str!("append.rs"),
     include_str!("backlog.rs"),
     include_str!("decisions.rs"),
     include_str!("erasures.rs"),
     include_str!("identities.rs"),
     include_str!("keys.rs"),
+    include_str!("moving.rs"),
     include_str!("origin.rs"),
     include_str!("outbox.rs"),
     include_str!("publications.rs"),

@@ -3,6 +3,7 @@
 mod encoding;
 mod exercise;
 pub mod given;
+mod moving;
 mod people;
 mod postgres;
 pub mod server;
