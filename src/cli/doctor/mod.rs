@@ -252,7 +252,7 @@ impl Report {
         }
     }
 
-    pub(super) fn find(&mut self, user: &str, what: &\'static str, detail: impl Into<String>) {
+    pub(super) fn find(&mut self, user: &str, what: &'static str, detail: impl Into<String>) {
         self.findings.push(Finding { user: Name::from(user), what, detail: detail.into() });
     }
 

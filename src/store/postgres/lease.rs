@@ -30,6 +30,8 @@ pub(super) const FREE_MESSAGES: &str = "update messages set state = 'queued', wo
         and not exists (select 1 from workers w where w.boot = messages.epoch >> 32)";
 
 pub(super) struct Lease {
+    /// Of its own: whoever waits for one of the others still lives.
+    pool: PgPool,
     boot: AtomicI64,
     /// The beginning of the latest beat that the database confirmed.
     beaten_at: Mutex<Stopwatch>,
@@ -42,11 +44,12 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Joins, and beats from now on.
-    pub async fn begin(pool: &PgPool, shared: &Arc<Shared>, beat: Duration, dead_after: Duration) -> Result<Arc<Self>, StoreError> {
+    pub async fn begin(pool: PgPool, shared: &Arc<Shared>, beat: Duration, dead_after: Duration) -> Result<Arc<Self>, StoreError> {
         let since = Stopwatch::start();
-        bury(pool, dead_after).await?;
-        let boot = join(pool, shared).await?;
+        bury(&pool, dead_after).await?;
+        let boot = join(&pool, shared).await?;
         let lease = Arc::new(Lease {
+            pool,
             boot: AtomicI64::new(boot),
             beaten_at: Mutex::new(since),
             fresh_for: dead_after / 2,
@@ -54,7 +57,7 @@ impl Lease {
             wake: Notify::new(),
             task: Mutex::new(None),
         });
-        let task = tokio::spawn(keep(Arc::clone(&lease), pool.clone(), Arc::clone(shared), beat, dead_after));
+        let task = tokio::spawn(keep(Arc::clone(&lease), Arc::clone(shared), beat, dead_after));
         *lease.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         Ok(lease)
     }
@@ -73,26 +76,27 @@ impl Lease {
         self.wake.notify_one();
     }
 
-    pub async fn end(&self, pool: &PgPool, shared: &Shared) {
+    pub async fn end(&self, shared: &Shared) {
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
             task.abort();
         }
         let leave = async {
-            sqlx::query(LEAVE).bind(self.boot()).execute(pool).await?;
-            free(pool).await
+            sqlx::query(LEAVE).bind(self.boot()).execute(&self.pool).await?;
+            free(&self.pool).await
         };
         if let Err(error) = leave.await {
             tracing::warn!(database = %shared.name, error = %error, "could not take leave: what was claimed is free when this process counts as dead");
         }
+        self.pool.close().await;
     }
 
     fn note(&self, since: Stopwatch) {
         *self.beaten_at.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    async fn beat(&self, pool: &PgPool, shared: &Shared, dead_after: Duration) -> Result<(), StoreError> {
-        let since = Stopwatch::start();
+    async fn beat(&self, shared: &Shared, dead_after: Duration) -> Result<(), StoreError> {
+        let (since, pool) = (Stopwatch::start(), &self.pool);
         if self.renounced.swap(false, Ordering::AcqRel) {
             self.boot.store(join(pool, shared).await.inspect_err(|_| self.renounced.store(true, Ordering::Release))?, Ordering::Release);
         } else if sqlx::query(BEAT).bind(self.boot()).execute(pool).await?.rows_affected() == 0 {
@@ -112,11 +116,11 @@ impl Drop for Lease {
     }
 }
 
-async fn keep(lease: Arc<Lease>, pool: PgPool, shared: Arc<Shared>, beat: Duration, dead_after: Duration) {
+async fn keep(lease: Arc<Lease>, shared: Arc<Shared>, beat: Duration, dead_after: Duration) {
     loop {
         // a beat that is asked for comes at once
         let _asked = tokio::time::timeout(beat, lease.wake.notified()).await;
-        if let Err(error) = lease.beat(&pool, &shared, dead_after).await {
+        if let Err(error) = lease.beat(&shared, dead_after).await {
             tracing::warn!(database = %shared.name, error = %error, "the database did not take the heartbeat");
         }
     }

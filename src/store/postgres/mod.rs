@@ -181,7 +181,7 @@ impl Backend for PostgresStore {
     /// Takes leave: what this process has claimed is free at once.
     async fn let_go(&self) {
         if let Some(lease) = &self.lease {
-            lease.end(&self.pool, &self.shared).await;
+            lease.end(&self.shared).await;
         }
         self.pool.close().await;
     }

@@ -69,16 +69,19 @@ pub(super) const SCHEMA: &str = "select coalesce(max(version), 0) from _sqlx_mig
 
 pub(super) async fn open(options: Options) -> Result<PostgresStore, StoreError> {
     let name = name_of(&options.url);
-    let pool = connect(&options.url, &name, options.connections).await?;
-    let mut connection = pool.acquire().await.map_err(|error| unopened(&name, error))?;
+    // a new index on a grown table takes as long as it takes
+    let mut connection = connect(&options.url, &name, 1, None).await?.acquire().await.map_err(|error| unopened(&name, error))?;
     migrate(&mut connection, &name).await?;
     let mut session = Session::Postgres(&mut connection);
     let environment = origin::named_environment(&mut session, &options.environment).await?;
     let hasher = origin::new_hasher(&mut session).await?;
     let coupon_salt = origin::new_coupon_salt(&mut session, options.coupon_salt).await?;
     drop(connection);
+    let pool = connect(&options.url, &name, options.connections, Some(STATEMENT_WITHIN_MS)).await?;
+    // no work, however long, keeps the sign of life from going out
+    let for_beats = connect(&options.url, &name, 1, Some(STATEMENT_WITHIN_MS)).await?;
     let shared = Arc::new(Shared::new(name, environment, coupon_salt, hasher));
-    let lease = Lease::begin(&pool, &shared, options.beat, options.dead_after).await?;
+    let lease = Lease::begin(for_beats, &shared, options.beat, options.dead_after).await?;
     let store = PostgresStore { pool, shared, lease: Some(lease) };
     sql::finish_first_looks(&store).await?;
     Ok(store)
@@ -87,7 +90,7 @@ pub(super) async fn open(options: Options) -> Result<PostgresStore, StoreError> 
 /// See [`PostgresStore::open_to_read`].
 pub(super) async fn to_read(url: &str) -> Result<PostgresStore, StoreError> {
     let name = name_of(url);
-    let pool = connect(url, &name, CONNECTIONS_TO_READ).await?;
+    let pool = connect(url, &name, CONNECTIONS_TO_READ, None).await?;
     let mut connection = pool.acquire().await.map_err(|error| unopened(&name, error))?;
     let row = sqlx::query(SCHEMA).fetch_one(&mut *connection).await;
     let found: i64 = row.map_err(|error| unopened(&name, format!("it holds no tables of ours: {error}")))?.try_get(0)?;
@@ -106,12 +109,14 @@ pub(super) async fn to_read(url: &str) -> Result<PostgresStore, StoreError> {
     Ok(PostgresStore { pool, shared, lease: None })
 }
 
-async fn connect(url: &str, name: &str, connections: u32) -> Result<PgPool, StoreError> {
+/// `within_ms`: how long a statement may take; none: as long as it does.
+async fn connect(url: &str, name: &str, connections: u32, within_ms: Option<&'static str>) -> Result<PgPool, StoreError> {
     let connect = PgConnectOptions::from_str(url).map_err(|_| unopened(name, "expected postgres://user:password@host:port/name"))?;
     // a commit is on disk when it returns, whatever the server's default is
     let connect = connect
         .application_name("rekindle")
-        .options([("synchronous_commit", "on"), ("statement_timeout", STATEMENT_WITHIN_MS), ("lock_timeout", STATEMENT_WITHIN_MS)])
+        .options([("synchronous_commit", "on")])
+        .options(within_ms.into_iter().flat_map(|within| [("statement_timeout", within), ("lock_timeout", within)]))
         .disable_statement_logging();
     let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_WITHIN).connect_with(connect).await;
     pool.map_err(|error| unopened(name, error))
