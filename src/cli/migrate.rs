@@ -3,6 +3,7 @@
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::doctor::evidence::Evidence;
 use super::{ExitCode, doctor};
 use crate::store::place::Place;
 
@@ -44,7 +45,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
     let (old, new) = (from.open_to_read().await?, to.open_to_read().await?);
     let (before, after) = (old.counts().await?, new.counts().await?);
-    let mut report = doctor::examine(new.as_ref()).await?;
+    let mut report = doctor::examine(new.as_ref(), Evidence::default()).await?;
     if before != after {
         report.find("", "move", format!("the old database counts {before:?}, the new one {after:?}"));
     }
