@@ -152,7 +152,7 @@ impl Reader {
         for message in messages {
             let at = published(message)?;
             match wire::message(&message.payload, None, &self.origin(&source, at)) {
-                Ok(incoming) => events.push(incoming.into_new(&rules.dictionary)),
+                Ok(incoming) => events.extend(incoming.into_new(&rules.dictionary)),
                 Err(reason) => {
                     let text = String::from_utf8_lossy(&message.payload);
                     let row = text.get(..text.floor_char_boundary(EXCERPT_BYTES)).unwrap_or_default().to_owned();
