@@ -62,7 +62,7 @@ rules:
     steps: [{ id: thank, send: { template: thanks, channels: [email] } }]
 "#;
 
-const TEMPLATES: [(&str, &str); 3] = [
+pub const TEMPLATES: [(&str, &str); 3] = [
     ("thanks/template.yaml", "rekindle: 1\ntemplate: { purpose: order }"),
     ("thanks/en/subject.liquid", "Thank you"),
     ("thanks/en/text.liquid", "Thank you for your order."),

@@ -8,35 +8,16 @@ use rekindle::store::postgres::PostgresStore;
 use rekindle::store::{Identity, Store as _};
 use serde_json::{Value as Json, json};
 
+use super::crash::TEMPLATES;
 use super::daemon::{Daemon, Place, eventually, text};
+use super::journey;
 use super::mail::sink::{Options, Sink};
 use super::store::server;
 
-const RULES: &str = r#"
-rekindle: 1
-events:
-  order_placed: { name: "Order Placed", active: true, properties: { order: { type: string, required: true } } }
-policy:
-  time: { zone: { last: UTC }, lateness: { start: 72h, correct: 7d }, week_start: mon }
-  consent: { marketing: always, service: always, transactional: always }
-  categories: { default: service }
-  channels:
-    email: { provider: relay, sender: { from: "The shop <news@shop.example>", postal_address: "1 High Street, London" } }
-rules:
-  - id: thanks
-    name: Thank for each order
-    owner: tests
-    event: order_placed
-    key: event.order
-    max_entries: 1000000
-    steps: [{ id: thank, send: { template: thanks, channels: [email] } }]
-"#;
-
-const TEMPLATES: [(&str, &str); 3] = [
-    ("thanks/template.yaml", "rekindle: 1\ntemplate: { purpose: order }"),
-    ("thanks/en/subject.liquid", "Thank you"),
-    ("thanks/en/text.liquid", "Thank you for your order."),
-];
+/// A message about the order itself, which needs no way to unsubscribe.
+fn rules() -> String {
+    journey::RULES.replace("default: marketing", "default: service")
+}
 
 /// A shop on PostgreSQL.
 struct Fleet {
@@ -46,7 +27,7 @@ struct Fleet {
 
 impl Fleet {
     fn new(url: String, port: u16) -> Fleet {
-        let place = Place::new(RULES, &TEMPLATES);
+        let place = Place::new(&rules(), &TEMPLATES);
         let at = |name: &str| place.path(name).display().to_string();
         std::fs::write(place.path("database.url"), &url).expect("written");
         let settings = format!(
@@ -170,7 +151,7 @@ async fn rules_that_one_daemon_puts_live_are_followed_by_the_other() {
     let fleet = Fleet::new(server.database().await, sink.port);
     let first = fleet.place.serve("first.log");
     let second = fleet.place.serve("second.log");
-    fleet.place.write_rules(&RULES.replace("Thank for each order", "Thank you for each order"));
+    fleet.place.write_rules(&rules().replace("Thank for each order", "Thank you for each order"));
     let who_published = |log: &str| log.lines().filter(|line| line.contains("rules went live")).count();
     eventually("one of them publishes and both have it", || {
         let logs = (first.log(), second.log());

@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 use super::daemon::{Daemon, Place, eventually, text};
 use super::mail::sink::{self, Act, Options, Script, Sink};
 
-const RULES: &str = r#"
+/// A mail for each order.
+pub const RULES: &str = r#"
 rekindle: 1
 events:
   order_placed: { name: "Order Placed", active: true, properties: { order: { type: string, required: true } } }

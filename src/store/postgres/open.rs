@@ -1,20 +1,18 @@
 //! Opening: the connections, the migrations, and joining those who work on the same database.
 
-use std::borrow::Cow;
-use std::cmp::Ordering;
+use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, PgConnection, PgPool, Row as _, SqlSafeStr as _};
+use sqlx::{ConnectOptions as _, PgConnection, PgPool, Row as _};
 
 use super::lease::Lease;
 use super::{PostgresStore, Shared};
 use crate::engine::coupon::Salt;
 use crate::store::StoreError;
-use crate::store::sql::{self, Session, origin};
+use crate::store::sql::{self, Migrations, Session, origin};
 use crate::store::suppression::KEY_BYTES;
 
 /// How a database is opened.
@@ -48,7 +46,7 @@ impl Options {
 }
 
 /// The migrations, in order, with the numbers of SQLite's. They only ever add.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 7] = [
+pub(super) const MIGRATIONS: Migrations = Migrations(&[
     (1, "tables", include_str!("../../../migrations/postgres/0001_tables.sql")),
     (2, "ingest", include_str!("../../../migrations/postgres/0002_ingest.sql")),
     (3, "publications", include_str!("../../../migrations/postgres/0003_publications.sql")),
@@ -56,7 +54,7 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 7] = [
     (5, "doubt", include_str!("../../../migrations/postgres/0005_doubt.sql")),
     (6, "keeping", include_str!("../../../migrations/postgres/0006_keeping.sql")),
     (7, "backup", include_str!("../../../migrations/postgres/0007_backup.sql")),
-];
+]);
 
 /// How long a connection may take to come about before the operation fails.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(10);
@@ -94,12 +92,7 @@ pub(super) async fn to_read(url: &str) -> Result<PostgresStore, StoreError> {
     let mut connection = pool.acquire().await.map_err(|error| unopened(&name, error))?;
     let row = sqlx::query(SCHEMA).fetch_one(&mut *connection).await;
     let found: i64 = row.map_err(|error| unopened(&name, format!("it holds no tables of ours: {error}")))?.try_get(0)?;
-    let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
-    match found.cmp(&known) {
-        Ordering::Greater => return Err(StoreError::Newer { path: name.into(), found, known }),
-        Ordering::Less => return Err(StoreError::Older { path: name.into(), found, known }),
-        Ordering::Equal => {}
-    }
+    MIGRATIONS.agree(found, Path::new(&name))?;
     let mut session = Session::Postgres(&mut connection);
     let environment = origin::environment(&mut session).await?;
     let hasher = origin::hasher(&mut session).await?;
@@ -138,14 +131,6 @@ fn unopened(name: &str, error: impl std::fmt::Display) -> StoreError {
 
 /// The server lets one process migrate at a time; the others wait.
 async fn migrate(connection: &mut PgConnection, name: &str) -> Result<(), StoreError> {
-    let migrations = MIGRATIONS
-        .into_iter()
-        .map(|(version, name, text)| Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false));
-    let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
-    match Migrator::with_migrations(migrations.collect()).run_direct(None, connection, false).await {
-        Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(found)) => Err(StoreError::Newer { path: name.into(), found, known }),
-        Err(MigrateError::Execute(error)) => Err(error.into()),
-        Err(error) => Err(unopened(name, error)),
-    }
+    let migrated = MIGRATIONS.migrator().run_direct(None, connection, false).await;
+    migrated.map_err(|error| MIGRATIONS.failed(error, Path::new(name)))
 }

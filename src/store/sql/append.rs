@@ -58,24 +58,34 @@ pub(super) const APPEND: Sql = Sql {
     ),
 };
 
-/// $1: numbers of consent events just inserted, each with the instant at which the consent ends, or null.
-pub(super) const RECORD_CONSENTS: Sql = Sql {
-    sqlite: "
-    insert into consents (profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at, received_at,
-        text_version, expires_at)
-    select e.profile_id, e.seq, coalesce(e.properties ->> 'purpose', ''), coalesce(e.properties ->> 'channel', ''),
-        coalesce(e.properties ->> 'granted', 0) in (1, 'true'), coalesce(e.properties ->> 'basis', ''),
-        coalesce(e.properties ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at,
-        e.properties ->> 'text_version', j.value ->> 1
-    from json_each($1) j join events e on e.seq = j.value ->> 0",
-    postgres: "
-        insert into consents (bucket, profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at,
+/// Inserts proofs of consent from events `e`, up to the instant at which the consent ends, which is for the caller to say.
+macro_rules! insert_consents {
+    (postgres) => {
+        "insert into consents (bucket, profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at,
             received_at, text_version, expires_at)
         select e.bucket, e.profile_id, e.seq, coalesce(e.properties::json ->> 'purpose', ''), coalesce(e.properties::json ->> 'channel', ''),
             coalesce(e.properties::json ->> 'granted', '') in ('1', 'true'), coalesce(e.properties::json ->> 'basis', ''),
             coalesce(e.properties::json ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at,
-            e.properties::json ->> 'text_version', (j.value ->> 1)::bigint
-        from jsonb_array_elements($1::jsonb) as j(value) join events e on e.seq = (j.value ->> 0)::bigint",
+            e.properties::json ->> 'text_version', "
+    };
+    () => {
+        "insert into consents (profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at, received_at,
+            text_version, expires_at)
+        select e.profile_id, e.seq, coalesce(e.properties ->> 'purpose', ''), coalesce(e.properties ->> 'channel', ''),
+            coalesce(e.properties ->> 'granted', 0) in (1, 'true'), coalesce(e.properties ->> 'basis', ''),
+            coalesce(e.properties ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at,
+            e.properties ->> 'text_version', "
+    };
+}
+pub(super) use insert_consents;
+
+/// $1: numbers of consent events just inserted, each with the instant at which the consent ends, or null.
+pub(super) const RECORD_CONSENTS: Sql = Sql {
+    sqlite: concat!(insert_consents!(), "j.value ->> 1 from json_each($1) j join events e on e.seq = j.value ->> 0"),
+    postgres: concat!(
+        insert_consents!(postgres),
+        "(j.value ->> 1)::bigint from jsonb_array_elements($1::jsonb) as j(value) join events e on e.seq = (j.value ->> 0)::bigint"
+    ),
 };
 
 #[async_trait]

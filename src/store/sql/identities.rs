@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::append::insert_consents;
 use super::rows::{Fields, States, Waits, event_row, insert_events, json};
 use super::{Needs, Sql, Tx, query};
 use crate::engine::action::MessageId;
@@ -240,33 +241,27 @@ pub(super) const COPY_FACTS: Sql = Sql {
             order by e.seq) e",
 };
 
-/// $1 stays, $2 the number before those of the copied ones, $3 the person is due then.
+/// $1 stays, $2 the number before those of the copied ones, $3 the person is due then, $4 gone.
 pub(super) const HEAR_FACTS: Sql = Sql {
-    sqlite: "
-    insert into consents (profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at, received_at,
-        text_version, expires_at)
-    select e.profile_id, e.seq, coalesce(e.properties ->> 'purpose', ''), coalesce(e.properties ->> 'channel', ''),
-        coalesce(e.properties ->> 'granted', 0) in (1, 'true'), coalesce(e.properties ->> 'basis', ''),
-        coalesce(e.properties ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at,
-        e.properties ->> 'text_version', cast(round(unixepoch(e.properties ->> 'expires_at', 'subsec') * 1000) as integer)
-    from events e where e.profile_id = $1 and e.seq > $2 and e.kind = 'consent'
-    on conflict do nothing;
-    update profiles set due_at = case when quarantined_at is null then min(coalesce(due_at, $3), $3) end,
-        woken_seq = max(woken_seq, coalesce((select max(e.seq) from events e where e.profile_id = $1), 0))
-    where id = $1",
-    postgres: "
-        insert into consents (bucket, profile_id, event_seq, purpose, channel, granted, basis, given_at, source, event_id, occurred_at,
-            received_at, text_version, expires_at)
-        select e.bucket, e.profile_id, e.seq, coalesce(e.properties::json ->> 'purpose', ''), coalesce(e.properties::json ->> 'channel', ''),
-            coalesce(e.properties::json ->> 'granted', '') in ('1', 'true'), coalesce(e.properties::json ->> 'basis', ''),
-            coalesce(e.properties::json ->> 'source', ''), e.source, e.event_id, e.occurred_at, e.received_at,
-            e.properties::json ->> 'text_version',
-            round(extract(epoch from (e.properties::json ->> 'expires_at')::timestamptz) * 1000)::bigint
+    sqlite: concat!(
+        insert_consents!(),
+        "(select c.expires_at from consents c where c.profile_id = $4 and c.source = e.source and c.event_id = e.event_id)
+        from events e where e.profile_id = $1 and e.seq > $2 and e.kind = 'consent'
+        on conflict do nothing;
+        update profiles set due_at = case when quarantined_at is null then min(coalesce(due_at, $3), $3) end,
+            woken_seq = max(woken_seq, coalesce((select max(e.seq) from events e where e.profile_id = $1), 0))
+        where id = $1"
+    ),
+    postgres: concat!(
+        insert_consents!(postgres),
+        "(select c.expires_at from consents c
+            where c.bucket = bucket($4) and c.profile_id = $4 and c.source = e.source and c.event_id = e.event_id limit 1)
         from events e where e.bucket = bucket($1) and e.profile_id = $1 and e.seq > $2 and e.kind = 'consent'
         on conflict do nothing;
         update profiles set due_at = case when quarantined_at is null then least(coalesce(due_at, $3), $3) end,
             woken_seq = greatest(woken_seq, (select max(e.seq) from events e where e.bucket = bucket($1) and e.profile_id = $1))
-        where bucket = bucket($1) and id = $1",
+        where bucket = bucket($1) and id = $1"
+    ),
 };
 
 /// What of the gone profile $1 is still to go out and was never tried, and its state. What was tried may have reached the person.
@@ -294,7 +289,7 @@ async fn copy_facts(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut T
     let copied = query(&COPY_FACTS).bind(gone.0).bind(stays.0).bind(before.0).execute(&mut tx.session).await?;
     tx.memory.skip_events(copied);
     tell(gone, stays, at, tx).await?;
-    query(&HEAR_FACTS).bind(stays.0).bind(before.0).bind(at.as_ms()).execute(&mut tx.session).await?;
+    query(&HEAR_FACTS).bind(stays.0).bind(before.0).bind(at.as_ms()).bind(gone.0).execute(&mut tx.session).await?;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ mod decisions;
 mod erasures;
 mod identities;
 mod keys;
+mod migrations;
 pub(in crate::store) mod moving;
 pub(in crate::store) mod origin;
 mod outbox;
@@ -37,6 +38,7 @@ pub(in crate::store) mod world;
 use std::collections::VecDeque;
 
 pub(in crate::store) use self::backend::Backend;
+pub(in crate::store) use self::migrations::Migrations;
 pub(in crate::store) use self::query::{Row, Session, Sql, query};
 pub(in crate::store) use self::rules::finish_first_looks;
 #[cfg(doc)]

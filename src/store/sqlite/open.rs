@@ -1,7 +1,5 @@
 //! Opening: the lock against a second process, the connections, the migrations, and what the last process left behind.
 
-use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlSafeStr as _, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{ConnectOptions as _, Sqlite, SqliteConnection, SqlitePool};
 
 use super::memory::{Memory, Numbers, RecentIds};
 use super::writer::Writer;
@@ -21,7 +18,7 @@ use crate::engine::coupon::Salt;
 use crate::engine::time::Timestamp;
 use crate::store::sql::rows::Fields;
 use crate::store::sql::world::WorldCache;
-use crate::store::sql::{self, Row, Session, origin};
+use crate::store::sql::{self, Migrations, Row, Session, origin};
 use crate::store::suppression::{Hasher, KEY_BYTES};
 use crate::store::{CLOCKS_DIFFER_MS, StoreError};
 
@@ -70,7 +67,7 @@ impl Options {
 }
 
 /// The migrations, in order. They only ever add.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: Migrations = Migrations(&[
     (1, "tables", include_str!("../../../migrations/sqlite/0001_tables.sql")),
     (2, "ingest", include_str!("../../../migrations/sqlite/0002_ingest.sql")),
     (3, "publications", include_str!("../../../migrations/sqlite/0003_publications.sql")),
@@ -78,7 +75,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     (5, "doubt", include_str!("../../../migrations/sqlite/0005_doubt.sql")),
     (6, "keeping", include_str!("../../../migrations/sqlite/0006_keeping.sql")),
     (7, "backup", include_str!("../../../migrations/sqlite/0007_backup.sql")),
-];
+]);
 
 /// Pages kept in memory by each connection, in kB (negative: that is how SQLite takes it).
 const CACHE_KB: &str = "-65536";
@@ -154,18 +151,13 @@ impl SqliteStore {
 pub(super) async fn to_read(path: &Path) -> Result<SqliteStore, StoreError> {
     let (readers, mut connection) = connect_to_read(path).await?;
     refuse_foreign(&mut connection, path).await?;
-    let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
     let row = sqlx::query(SCHEMA)
         .fetch_one(&mut *connection)
         .await
         .map(Row::Sqlite)
         .map_err(|e| unopened(path, format!("it holds no tables: {e}")))?;
     let found: i64 = Fields::of("_sqlx_migrations", &row).next("version")?;
-    match found.cmp(&known) {
-        Ordering::Greater => return Err(StoreError::Newer { path: path.to_owned(), found, known }),
-        Ordering::Less => return Err(StoreError::Older { path: path.to_owned(), found, known }),
-        Ordering::Equal => {}
-    }
+    MIGRATIONS.agree(found, path)?;
     let mut session = Session::Sqlite(&mut connection);
     let environment = origin::environment(&mut session).await?;
     let hasher = Arc::new(origin::hasher(&mut session).await?);
@@ -280,17 +272,9 @@ fn connect_options(options: &Options) -> SqliteConnectOptions {
 }
 
 async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {
-    let migrations = MIGRATIONS
-        .into_iter()
-        .map(|(version, name, text)| Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false));
-    let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
     // `run` would do the same through a trait whose future the compiler cannot show to be `Send`
-    match Migrator::with_migrations(migrations.collect()).run_direct(None, connection, false).await {
-        Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(found)) => Err(StoreError::Newer { path: path.to_owned(), found, known }),
-        Err(MigrateError::Execute(error)) => Err(super::failure(error.into(), path)),
-        Err(error) => Err(unopened(path, error)),
-    }
+    let migrated = MIGRATIONS.migrator().run_direct(None, connection, false).await;
+    migrated.map_err(|error| super::failure(MIGRATIONS.failed(error, path), path))
 }
 
 /// A database that another program made is left as it is.
