@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::erasures::of_erased;
 use super::identities::People;
-use super::rows::{Fields, Waits, event_row, id_hash, insert_events, json};
+use super::rows::{Fields, Waits, event_row, id_hash, insert_events, json, wake_people};
 use super::{Needs, Sql, Tx, Work, query};
 use crate::engine::event::EventKind;
 use crate::engine::time::{HOUR_MS, Timestamp};
@@ -27,16 +27,13 @@ pub(super) const FIND_DUPLICATES: Sql = Sql {
                 and r.profile_id = (j.value ->> 1)::bigint and r.id_hash = (j.value ->> 2)::bigint)",
 };
 
-/// $1: events; $2: (profile, due, newest event); $3: (source, hour, events); $4: newest received_at.
+/// $1: events; $2: (profile, newest event, due); $3: (source, hour, events); $4: newest received_at.
 pub(super) const APPEND: Sql = Sql {
     sqlite: concat!(
         insert_events!("$1"),
+        "; ",
+        wake_people!("$2"),
         ";
-    update profiles set
-        due_at = case when quarantined_at is null then min(coalesce(due_at, j.due), j.due) end,
-        woken_seq = j.seq
-    from (select value ->> 0 as id, value ->> 1 as due, value ->> 2 as seq from json_each($2)) j
-    where profiles.id = j.id;
     insert into source_hours (source, hour, events)
     select value ->> 0, value ->> 1, value ->> 2 from json_each($3) where true
     on conflict (source, hour) do update set events = events + excluded.events;
@@ -44,13 +41,9 @@ pub(super) const APPEND: Sql = Sql {
     ),
     postgres: concat!(
         insert_events!(postgres "$1"),
+        "; ",
+        wake_people!(postgres "$2"),
         ";
-        update profiles set
-            due_at = case when quarantined_at is null then least(coalesce(due_at, j.due), j.due) end,
-            woken_seq = j.seq
-        from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as due, (value ->> 2)::bigint as seq
-            from jsonb_array_elements($2::jsonb) as value) j
-        where profiles.bucket = bucket(j.id) and profiles.id = j.id;
         insert into source_hours (source, hour, slot, events)
         select value ->> 0, (value ->> 1)::bigint, pg_backend_pid() & 15, (value ->> 2)::bigint
         from jsonb_array_elements($3::jsonb) as value order by 1, 2
@@ -176,7 +169,7 @@ pub(super) async fn write(fresh: &[(ProfileId, &NewEvent)], tx: &mut Tx<'_>) -> 
         received_until = received_until.max(event.received_at.as_ms());
         tx.memory.remember(id_hash(event), *owner, event.received_at);
     }
-    let due: Vec<_> = due.into_iter().map(|(id, (at, seq))| (id.0, at.as_ms(), seq.0)).collect();
+    let due: Vec<_> = due.into_iter().map(|(id, (at, seq))| (id.0, seq.0, at.as_ms())).collect();
     let hours: Vec<_> = hours.into_iter().map(|((source, hour), events)| (source, hour, events)).collect();
     query(&APPEND).bind(json(&rows)?).bind(json(&due)?).bind(json(&hours)?).bind(received_until).execute(&mut tx.session).await?;
     if !consents.is_empty() {

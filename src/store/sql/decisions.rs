@@ -7,7 +7,8 @@ use futures_util::TryStreamExt as _;
 use serde::Serialize;
 
 use super::rows::{
-    EventRow, Fields, NewMessage, Place, States, StoredEvent, Waits, due, event_columns, event_row, hex, insert_events, json, new_message,
+    EventRow, Fields, NewMessage, Place, States, StoredEvent, Waits, due, event_columns, event_row, hex, insert_entries, insert_events,
+    json, new_message,
 };
 use super::{Needs, Sql, Tx, Work, query};
 use crate::engine::action::{Entry, Posting};
@@ -211,10 +212,9 @@ pub(super) const COMMIT: Sql = Sql {
     on conflict do nothing;
     ",
         insert_events!("$9"),
+        "; ",
+        insert_entries!("$10"),
         ";
-    insert into entries (profile_id, entered_at, rules_version, rule, run, step, what, because, until_at)
-    select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8
-    from json_each($10);
     insert into rule_entries (rule, minute, entries)
     select value ->> 0, value ->> 1, value ->> 2 from json_each($11) where true
     on conflict (rule, minute) do update set entries = entries + excluded.entries;
@@ -262,11 +262,9 @@ pub(super) const COMMIT: Sql = Sql {
         on conflict do nothing;
         ",
         insert_events!(postgres "$9"),
+        "; ",
+        insert_entries!(postgres "$10"),
         ";
-        insert into entries (bucket, profile_id, entered_at, rules_version, rule, run, step, what, because, until_at)
-        select bucket((value ->> 0)::bigint), (value ->> 0)::bigint, (value ->> 1)::bigint, (value ->> 2)::bigint, value ->> 3,
-            (value ->> 4)::bigint, value ->> 5, value ->> 6, value ->> 7, (value ->> 8)::bigint
-        from jsonb_array_elements($10::jsonb) as value;
         insert into rule_entries (rule, minute, slot, entries)
         select value ->> 0, (value ->> 1)::bigint, pg_backend_pid() & 15, (value ->> 2)::bigint
         from jsonb_array_elements($11::jsonb) as value order by 1, 2

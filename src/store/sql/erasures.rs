@@ -22,6 +22,16 @@ use crate::store::{NewEvent, ProfileId, StoreError};
 pub(super) const SECURE_DELETE: Sql = Sql { sqlite: "pragma secure_delete = on", postgres: "" };
 pub(super) const PLAIN_DELETE: Sql = Sql { sqlite: "pragma secure_delete = off", postgres: "" };
 
+/// Rows of the profiles in $1.
+macro_rules! theirs {
+    (postgres) => {
+        "(bucket, profile_id) in (select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)"
+    };
+    () => {
+        "profile_id in (select value from json_each($1))"
+    };
+}
+
 /// Below, $1 is the person's profiles: the one that lives, and those that were merged into it.
 pub(super) const STATES_OF: Sql = Sql {
     sqlite: "select p.id, p.state from json_each($1) j join profiles p on p.id = j.value",
@@ -48,71 +58,49 @@ pub(super) const UNDER_WAY: Sql = Sql {
 
 /// $2 now. Each statement stands by itself so that its rows can be counted.
 pub(super) const CANCEL: Sql = Sql {
-    sqlite: "update messages set state = 'cancelled', because = 'the person was erased', changed_at = $2, worker = null
-    where profile_id in (select value from json_each($1)) and state in ('queued', 'leased')",
-    postgres: "update messages set state = 'cancelled', because = 'the person was erased', changed_at = $2, worker = null
-        where (bucket, profile_id) in (
-            select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)
-        and state in ('queued', 'leased')",
+    sqlite: concat!(
+        "update messages set state = 'cancelled', because = 'the person was erased', changed_at = $2, worker = null where ",
+        theirs!(),
+        " and state in ('queued', 'leased')"
+    ),
+    postgres: concat!(
+        "update messages set state = 'cancelled', because = 'the person was erased', changed_at = $2, worker = null where ",
+        theirs!(postgres),
+        " and state in ('queued', 'leased')"
+    ),
 };
 pub(super) const STRIP_MESSAGES: Sql = Sql {
-    sqlite: "update messages set data = '{}', run_key = '', consent_seq = null
-    where profile_id in (select value from json_each($1))",
-    postgres: "update messages set data = '{}', run_key = '', consent_seq = null
-        where (bucket, profile_id) in (
-            select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)",
+    sqlite: concat!("update messages set data = '{}', run_key = '', consent_seq = null where ", theirs!()),
+    postgres: concat!("update messages set data = '{}', run_key = '', consent_seq = null where ", theirs!(postgres)),
 };
 pub(super) const STRIP_ATTEMPTS: Sql = Sql {
-    sqlite: "update attempts set detail = null, provider_id = null
-    where profile_id in (select value from json_each($1))",
-    postgres: "update attempts set detail = null, provider_id = null
-        where (bucket, profile_id) in (
-            select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)",
+    sqlite: concat!("update attempts set detail = null, provider_id = null where ", theirs!()),
+    postgres: concat!("update attempts set detail = null, provider_id = null where ", theirs!(postgres)),
 };
 pub(super) const STRIP_EXPOSURES: Sql = Sql {
-    sqlite: "update exposures set run_key = '' where profile_id in (select value from json_each($1))",
-    postgres: "update exposures set run_key = ''
-        where (bucket, profile_id) in (
-            select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)",
+    sqlite: concat!("update exposures set run_key = '' where ", theirs!()),
+    postgres: concat!("update exposures set run_key = '' where ", theirs!(postgres)),
 };
 /// How runs ended and messages fared is a word of ours; every other reason may quote the person.
 pub(super) const STRIP_ENTRIES: Sql = Sql {
-    sqlite: "update entries set because = ''
-    where profile_id in (select value from json_each($1)) and what not in ('ended', 'result')",
-    postgres: "update entries set because = ''
-        where (bucket, profile_id) in (
-            select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)
-        and what not in ('ended', 'result')",
+    sqlite: concat!("update entries set because = '' where ", theirs!(), " and what not in ('ended', 'result')"),
+    postgres: concat!("update entries set because = '' where ", theirs!(postgres), " and what not in ('ended', 'result')"),
 };
-pub(super) const DELETE_EVENTS: Sql = Sql {
-    sqlite: "delete from events where profile_id in (select value from json_each($1))",
-    postgres: "delete from events
-        where (bucket, profile_id) in (
-            select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)",
-};
-pub(super) const DELETE_CONSENTS: Sql = Sql {
-    sqlite: "delete from consents where profile_id in (select value from json_each($1))",
-    postgres: "delete from consents
-        where (bucket, profile_id) in (
-            select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)",
-};
+pub(super) const DELETE_EVENTS: Sql =
+    Sql { sqlite: concat!("delete from events where ", theirs!()), postgres: concat!("delete from events where ", theirs!(postgres)) };
+pub(super) const DELETE_CONSENTS: Sql =
+    Sql { sqlite: concat!("delete from consents where ", theirs!()), postgres: concat!("delete from consents where ", theirs!(postgres)) };
 pub(super) const DELETE_IDENTITIES: Sql = Sql {
     sqlite: "delete from identities where profile_id in (select value from json_each($1))",
     postgres: "delete from identities
         where profile_id in (select value::bigint from jsonb_array_elements_text($1::jsonb) as value)",
 };
-pub(super) const DELETE_CLAIM: Sql = Sql {
-    sqlite: "delete from claims where profile_id in (select value from json_each($1))",
-    postgres: "delete from claims
-        where (bucket, profile_id) in (
-            select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)",
-};
+pub(super) const DELETE_CLAIM: Sql =
+    Sql { sqlite: concat!("delete from claims where ", theirs!()), postgres: concat!("delete from claims where ", theirs!(postgres)) };
 /// What was known of facts that are gone already.
 pub(super) const DELETE_REMOVED: Sql = Sql {
-    sqlite: "delete from removed_events where profile_id in (select value from json_each($1))",
-    postgres: "delete from removed_events
-        where (bucket, profile_id) in (
-            select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)",
+    sqlite: concat!("delete from removed_events where ", theirs!()),
+    postgres: concat!("delete from removed_events where ", theirs!(postgres)),
 };
 /// $1: what to look for in what was refused at the door, without spaces and regard to case.
 pub(super) const DELETE_REJECTS: Sql = Sql {

@@ -8,7 +8,9 @@ use futures_util::stream::BoxStream;
 use serde::Serialize;
 
 use super::decisions::{EntryColumns, entry_columns, set_corrupt_aside};
-use super::rows::{EventRow, Fields, Place, States, Waits, event_row, hex, insert_events, json, message, message_columns};
+use super::rows::{
+    EventRow, Fields, Place, States, Waits, event_row, hex, insert_entries, insert_events, json, message, message_columns, wake_people,
+};
 use super::suppressions::{Addressed, found_on_list};
 use super::{Needs, Row, Session, Sql, Tx, Work, query};
 use crate::engine::action::{Channel, MessageId, MessageState, Outcome};
@@ -300,14 +302,10 @@ pub(super) const INTENT: Sql = Sql {
     where messages.id = j.id and messages.state = 'leased' and messages.epoch = j.epoch;
     ",
         insert_events!("$7"),
-        ";
-    update profiles set woken_seq = j.seq,
-        due_at = case when quarantined_at is null then min(coalesce(due_at, j.due), j.due) end
-    from (select value ->> 0 as id, value ->> 1 as seq, value ->> 2 as due from json_each($8)) j
-    where profiles.id = j.id;
-    insert into entries (profile_id, entered_at, rules_version, rule, run, step, what, because, until_at)
-    select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8
-    from json_each($9)"
+        "; ",
+        wake_people!("$8"),
+        "; ",
+        insert_entries!("$9")
     ),
     postgres: concat!(
         "update profiles set version = version + 1,
@@ -345,16 +343,10 @@ pub(super) const INTENT: Sql = Sql {
         where messages.id = j.id and messages.state = 'leased' and messages.epoch = j.epoch;
         ",
         insert_events!(postgres "$7"),
-        ";
-        update profiles set woken_seq = j.seq,
-            due_at = case when quarantined_at is null then least(coalesce(due_at, j.due), j.due) end
-        from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as seq, (value ->> 2)::bigint as due
-            from jsonb_array_elements($8::jsonb) as value) j
-        where profiles.bucket = bucket(j.id) and profiles.id = j.id;
-        insert into entries (bucket, profile_id, entered_at, rules_version, rule, run, step, what, because, until_at)
-        select bucket((value ->> 0)::bigint), (value ->> 0)::bigint, (value ->> 1)::bigint, (value ->> 2)::bigint, value ->> 3,
-            (value ->> 4)::bigint, value ->> 5, value ->> 6, value ->> 7, (value ->> 8)::bigint
-        from jsonb_array_elements($9::jsonb) as value"
+        "; ",
+        wake_people!(postgres "$8"),
+        "; ",
+        insert_entries!(postgres "$9")
     ),
 };
 
@@ -626,12 +618,10 @@ pub(super) const RESULT: Sql = Sql {
     where attempts.profile_id = j.profile and attempts.message_id = j.id and attempts.epoch = j.epoch and attempts.ended_at is null;
     ",
         insert_events!("$3"),
+        "; ",
+        wake_people!("$4"),
         ";
-    update profiles set woken_seq = j.seq,
-        due_at = case when quarantined_at is null then min(coalesce(due_at, j.due), j.due) end
-    from (select value ->> 0 as id, value ->> 1 as seq, value ->> 2 as due from json_each($4)) j
-    where profiles.id = j.id;
-    update profiles set version = version + 1, state = substr($6::bytea, j.place, j.length)
+    update profiles set version = version + 1, state = substr($6, j.place, j.length)
     from (select value ->> 0 as id, value ->> 1 as place, value ->> 2 as length from json_each($5)) j
     where profiles.id = j.id"
     ),
@@ -651,12 +641,9 @@ pub(super) const RESULT: Sql = Sql {
             and attempts.epoch = j.epoch and attempts.ended_at is null;
         ",
         insert_events!(postgres "$3"),
+        "; ",
+        wake_people!(postgres "$4"),
         ";
-        update profiles set woken_seq = j.seq,
-            due_at = case when quarantined_at is null then least(coalesce(due_at, j.due), j.due) end
-        from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as seq, (value ->> 2)::bigint as due
-            from jsonb_array_elements($4::jsonb) as value) j
-        where profiles.bucket = bucket(j.id) and profiles.id = j.id;
         update profiles set version = version + 1, state = substr($6::bytea, j.place, j.length)
         from (select (value ->> 0)::bigint as id, (value ->> 1)::integer as place, (value ->> 2)::integer as length
             from jsonb_array_elements($5::jsonb) as value) j

@@ -220,6 +220,56 @@ macro_rules! insert_events {
 }
 pub(super) use insert_events;
 
+/// Makes the people of parameter `$n` (profile, newest event that wakes, instant) due: used in several scripts.
+macro_rules! wake_people {
+    (postgres $rows:literal) => {
+        concat!(
+            "update profiles set woken_seq = j.seq,
+                due_at = case when quarantined_at is null then least(coalesce(due_at, j.due), j.due) end
+            from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as seq, (value ->> 2)::bigint as due
+                from jsonb_array_elements(",
+            $rows,
+            "::jsonb) as value) j
+            where profiles.bucket = bucket(j.id) and profiles.id = j.id"
+        )
+    };
+    ($rows:literal) => {
+        concat!(
+            "update profiles set woken_seq = j.seq,
+                due_at = case when quarantined_at is null then min(coalesce(due_at, j.due), j.due) end
+            from (select value ->> 0 as id, value ->> 1 as seq, value ->> 2 as due from json_each(",
+            $rows,
+            ")) j
+            where profiles.id = j.id"
+        )
+    };
+}
+pub(super) use wake_people;
+
+/// Inserts the lines of the decision log in parameter `$n` ([`super::decisions::EntryColumns`]): used in several scripts.
+macro_rules! insert_entries {
+    (postgres $rows:literal) => {
+        concat!(
+            "insert into entries (bucket, profile_id, entered_at, rules_version, rule, run, step, what, because, until_at)
+            select bucket((value ->> 0)::bigint), (value ->> 0)::bigint, (value ->> 1)::bigint, (value ->> 2)::bigint, value ->> 3,
+                (value ->> 4)::bigint, value ->> 5, value ->> 6, value ->> 7, (value ->> 8)::bigint
+            from jsonb_array_elements(",
+            $rows,
+            "::jsonb) as value"
+        )
+    };
+    ($rows:literal) => {
+        concat!(
+            "insert into entries (profile_id, entered_at, rules_version, rule, run, step, what, because, until_at)
+            select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 8
+            from json_each(",
+            $rows,
+            ")"
+        )
+    };
+}
+pub(super) use insert_entries;
+
 pub(super) fn event_row<'e>(seq: EventSeq, profile: ProfileId, event: &'e Event, waits: Waits) -> Result<EventRow<'e>, StoreError> {
     let waits = match waits {
         Waits::No => 0,

@@ -300,6 +300,19 @@ fn a_walk_through_a_large_table_is_seen() {
     assert!(!LARGE.iter().any(|table| walks_through("SCAN j VIRTUAL TABLE INDEX 1:", table, statement)));
 }
 
+/// Much of one dialect is read by the other as something else: SQLite takes `$6::bytea` for a name of a parameter.
+#[test]
+fn each_script_is_in_its_own_dialect() {
+    for (name, script) in HOT.iter().chain(OTHER) {
+        for (text, foreign) in
+            [(script.sqlite, ["::", "jsonb_", "bucket("]), (script.postgres, ["json_each(", "json_group_array(", "unhex("])]
+        {
+            let found: Vec<&str> = foreign.into_iter().filter(|word| text.contains(word)).collect();
+            assert!(found.is_empty(), "{name} says {found:?}:\n{text}");
+        }
+    }
+}
+
 #[test]
 fn every_statement_is_in_a_list() {
     let listed: Vec<&str> = HOT.iter().chain(OTHER).map(|(name, _)| *name).collect();

@@ -20,9 +20,13 @@ pub(in crate::store) struct WorldCache(Mutex<Option<(i64, Timestamp, Arc<World>)
 
 impl WorldCache {
     pub fn get(&self, version: i64, month_start: Timestamp, profiles: u64) -> Option<Arc<World>> {
-        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, _, world) = cache.as_ref().filter(|(v, month, _)| *v == version && *month == month_start)?;
-        Some(if world.profiles == profiles { Arc::clone(world) } else { Arc::new(World { profiles, ..World::clone(world) }) })
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, _, world) = cache.as_mut().filter(|(v, month, _)| *v == version && *month == month_start)?;
+        if world.profiles != profiles {
+            // copied once for everybody who asks after this
+            *world = Arc::new(World { profiles, ..World::clone(world) });
+        }
+        Some(Arc::clone(world))
     }
 
     pub fn put(&self, version: i64, month_start: Timestamp, world: World) -> Arc<World> {
