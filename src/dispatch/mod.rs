@@ -315,12 +315,7 @@ async fn prepare(dispatcher: &Dispatcher, look: Look, limit: usize) -> Result<(P
         return Ok((pass, Sendings { snapshot: None, generation: 0, ready: Vec::new() }));
     };
     Point::DispatchClaimed.reach();
-    let mut view = store.world(dispatcher.rules.snapshot().rules.policy.month_start(first)).await?;
-    if let Some(live) = view.live
-        && dispatcher.rules.follow(store, live).await?
-    {
-        view = store.world(dispatcher.rules.snapshot().rules.policy.month_start(first)).await?;
-    }
+    let view = dispatcher.rules.world(store, first).await?;
     let snapshot = dispatcher.rules.snapshot_for(store, claimed.iter().map(|person| &person.profile)).await?;
 
     let mut intents = Vec::with_capacity(claimed.len());

@@ -213,12 +213,7 @@ pub async fn run_once(evaluator: &Evaluator, look: Look, limit: usize) -> Result
     }
     let Some(first) = due.profiles.iter().map(|claimed| instant(look, claimed)).min() else { return Ok(pass) };
     Point::EvaluateClaimed.reach();
-    let mut view = store.world(evaluator.rules.snapshot().rules.policy.month_start(first)).await?;
-    if let Some(live) = view.live
-        && evaluator.rules.follow(store, live).await?
-    {
-        view = store.world(evaluator.rules.snapshot().rules.policy.month_start(first)).await?;
-    }
+    let view = evaluator.rules.world(store, first).await?;
     let snapshot = evaluator.rules.snapshot_for(store, due.profiles.iter().map(|claimed| &claimed.profile)).await?;
     let world = view.world;
     let mut desk = Desk { snapshot, world, look, decided: vec![], parked: vec![], pass };

@@ -30,8 +30,6 @@ pub const ACK_WAIT: Duration = Duration::from_secs(30);
 const WAIT: Duration = Duration::from_secs(1);
 /// After a failure the next try waits.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// So much of a rejected message is kept.
-const EXCERPT_BYTES: usize = 32 << 10;
 
 /// What reading along works with.
 pub struct Reader {
@@ -155,8 +153,7 @@ impl Reader {
                 Ok(incoming) => events.extend(incoming.into_new(&rules.dictionary)),
                 Err(reason) => {
                     let text = String::from_utf8_lossy(&message.payload);
-                    let row = text.get(..text.floor_char_boundary(EXCERPT_BYTES)).unwrap_or_default().to_owned();
-                    rejects.push(Reject { source: source.clone(), reason, row, at });
+                    rejects.push(Reject::of(&source, reason, &text, at));
                 }
             }
         }

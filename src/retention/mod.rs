@@ -40,14 +40,32 @@ const BREATH: Duration = Duration::from_millis(50);
 const BY: &str = "retention";
 const WHY: &str = "not heard of for longer than the retention schedule keeps people";
 
-/// What is older than these instants may go; none: that kind is kept.
+/// Something of each kind of data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cutoffs {
-    pub events: Option<Timestamp>,
-    pub messages: Option<Timestamp>,
-    pub decisions: Option<Timestamp>,
-    pub rejects: Option<Timestamp>,
-    pub people: Option<Timestamp>,
+pub struct ByKind<T> {
+    pub events: T,
+    pub messages: T,
+    pub decisions: T,
+    pub rejects: T,
+    pub people: T,
+}
+
+/// What is older than these instants may go; none: that kind is kept.
+pub type Cutoffs = ByKind<Option<Timestamp>>;
+
+/// What a pass removed, or would remove; passes add up.
+pub type Report = ByKind<u64>;
+
+impl<T: Copy> ByKind<T> {
+    pub fn of_kind(&self, kind: Kept) -> T {
+        match kind {
+            Kept::Events => self.events,
+            Kept::Messages => self.messages,
+            Kept::Decisions => self.decisions,
+            Kept::Rejects => self.rejects,
+            Kept::People => self.people,
+        }
+    }
 }
 
 impl Cutoffs {
@@ -59,38 +77,6 @@ impl Cutoffs {
             decisions: before(schedule.decisions_days),
             rejects: before(schedule.rejects_days),
             people: before(schedule.people_days),
-        }
-    }
-
-    fn of_kind(&self, kind: Kept) -> Option<Timestamp> {
-        match kind {
-            Kept::Events => self.events,
-            Kept::Messages => self.messages,
-            Kept::Decisions => self.decisions,
-            Kept::Rejects => self.rejects,
-            Kept::People => self.people,
-        }
-    }
-}
-
-/// What a pass removed, or would remove; passes add up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    pub events: u64,
-    pub messages: u64,
-    pub decisions: u64,
-    pub rejects: u64,
-    pub people: u64,
-}
-
-impl Report {
-    pub fn of_kind(&self, kind: Kept) -> u64 {
-        match kind {
-            Kept::Events => self.events,
-            Kept::Messages => self.messages,
-            Kept::Decisions => self.decisions,
-            Kept::Rejects => self.rejects,
-            Kept::People => self.people,
         }
     }
 }

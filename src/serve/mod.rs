@@ -37,7 +37,6 @@ use crate::feedback::http::Partners;
 use crate::ingest;
 use crate::retention;
 use crate::settings::Settings;
-use crate::store::place::Capacity;
 use crate::store::{Restored, Store};
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
@@ -92,9 +91,7 @@ struct Daemon {
 
 impl Daemon {
     async fn start(settings: Settings, by: Option<String>) -> anyhow::Result<Daemon> {
-        let clocks_differ_ms = settings.ingest.future_tolerance_seconds as i64 * 1_000;
-        let capacity = Capacity { clocks_differ_ms, ..settings.database.capacity() };
-        let store = settings.database.place().open(&settings.environment, Some(capacity)).await?;
+        let store = settings.database.place().open(&settings.environment, Some(settings.capacity())).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         if let Some(Restored { taken_at, messages }) = store.after_restore(clock.now()).await? {
             tracing::warn!(

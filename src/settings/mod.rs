@@ -19,7 +19,6 @@ use self::providers::Provider;
 use crate::engine::rule::diagnostic::{Diagnostic, SourceFile};
 use crate::engine::rule::suggest::nearest;
 use crate::engine::rule::syntax::{self, Kind, Node};
-use crate::store::CLOCKS_DIFFER_MS;
 use crate::store::place::{Capacity, Place};
 
 /// The defaults, as text with comments: what `rekindle` prints for somebody who wants a file to start from.
@@ -69,16 +68,6 @@ impl DatabaseSettings {
         match &self.url {
             Some(url) => Place::Server(url.reveal().to_owned()),
             None => Place::File(self.path.clone()),
-        }
-    }
-
-    pub fn capacity(&self) -> Capacity {
-        Capacity {
-            readers: self.readers,
-            recent_ids_max: self.recent_event_ids,
-            connections: self.connections,
-            beat: Duration::from_secs(self.beat_seconds),
-            clocks_differ_ms: CLOCKS_DIFFER_MS,
         }
     }
 }
@@ -182,6 +171,18 @@ impl Settings {
         let mut settings = Settings::read(&path.display().to_string(), &text)?;
         settings.files.insert(0, path.to_owned());
         Ok(settings)
+    }
+
+    /// How the database is opened.
+    pub fn capacity(&self) -> Capacity {
+        let DatabaseSettings { readers, recent_event_ids, connections, beat_seconds, .. } = self.database;
+        Capacity {
+            readers,
+            recent_ids_max: recent_event_ids,
+            connections,
+            beat: Duration::from_secs(beat_seconds),
+            clocks_differ_ms: self.ingest.future_tolerance_seconds as i64 * 1_000,
+        }
     }
 
     /// These settings with the providers, secrets and the public address of others: what may change while a daemon runs.

@@ -155,6 +155,17 @@ pub struct Reject {
     pub at: Timestamp,
 }
 
+/// So much of a refused event is kept.
+const REJECT_BYTES_MAX: usize = 32 << 10;
+
+impl Reject {
+    /// Cut short where it is long.
+    pub fn of(source: &Name, reason: String, row: &str, at: Timestamp) -> Self {
+        let row = row.get(..row.floor_char_boundary(REJECT_BYTES_MAX)).unwrap_or_default().to_owned();
+        Reject { source: source.clone(), reason, row, at }
+    }
+}
+
 /// A refused event as stored: the same text from the same source is one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RejectRow {
@@ -897,9 +908,7 @@ pub trait Store: Send + Sync {
     async fn world(&self, month_start: Timestamp) -> Result<WorldView, StoreError>;
 
     /// The generation of what forbids, as [`WorldView`] has it. Cheap: asked before each message that leaves.
-    async fn generation(&self) -> Result<i64, StoreError> {
-        Ok(self.world(Timestamp::DISTANT_PAST).await?.generation)
-    }
+    async fn generation(&self) -> Result<i64, StoreError>;
 
     /// Pauses, or resumes (`None`). `by` is written to the history.
     async fn set_pause(&self, at: Timestamp, scope: PauseScope, pause: Option<Pause>, by: &str) -> Result<(), StoreError>;

@@ -10,9 +10,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::engine::profile::Profile;
 use crate::engine::rule::{RuleSet, check};
+use crate::engine::time::Timestamp;
 use crate::message::Templates;
 use crate::rulebook::Rulebook;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, WorldView};
 
 /// What services look at: taken once per pass, so that a pass sees one set.
 #[derive(Clone)]
@@ -44,6 +45,15 @@ impl RuleVersions {
         *present = Snapshot { rules, templates, older: Arc::new(older) };
     }
 
+    /// The world as of the month of `at`, and with it the rules: if another process has put others live, those are in use from here on.
+    pub async fn world(&self, store: &dyn Store, at: Timestamp) -> Result<WorldView, StoreError> {
+        let view = store.world(self.snapshot().rules.policy.month_start(at)).await?;
+        match view.live {
+            Some(live) if self.follow(store, live).await? => store.world(self.snapshot().rules.policy.month_start(at)).await,
+            _ => Ok(view),
+        }
+    }
+
     /// Takes a set into use that another process put live on the same database, by its texts on record; whether it did. One that this
     /// program does not understand is left to those who do, loudly.
     pub async fn follow(&self, store: &dyn Store, live: u64) -> Result<bool, StoreError> {
@@ -51,16 +61,13 @@ impl RuleVersions {
             return Ok(false);
         }
         let Some(texts) = store.texts_of(live).await? else { return Ok(false) };
-        let book = Rulebook::of_texts(texts);
-        match book.compile() {
-            Some(rules) => {
-                // under the version on record: another program may call the same texts another version
-                self.swap(Arc::new(RuleSet { version: live, ..rules }), book.templates());
+        match compile(live, texts) {
+            Ok((rules, templates)) => {
+                self.swap(Arc::new(rules), templates);
                 tracing::info!(rules.version = %format_args!("{live:016x}"), "took the rules into use that another process put live");
                 Ok(true)
             }
-            None => {
-                let reason = book.render_errors();
+            Err(reason) => {
                 tracing::error!(rules.version = %format_args!("{live:016x}"), "another process put rules live that this program does not understand: it goes on by those it has\n{reason}");
                 self.lost.write().unwrap_or_else(PoisonError::into_inner).insert(live);
                 Ok(false)
@@ -96,7 +103,7 @@ impl RuleVersions {
             None => Err("its texts are not on record".to_owned()),
         };
         match compiled {
-            Ok(rules) => {
+            Ok((rules, _)) => {
                 let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
                 let mut older = HashMap::clone(&present.older);
                 older.insert(version, under(&rules, &present.rules));
@@ -126,7 +133,7 @@ fn under(older: &RuleSet, present: &RuleSet) -> Arc<RuleSet> {
 
 /// A set by the version under which its texts are on record: a later program may call the same texts another version. The error says why
 /// they are not understood any more (an upgrade may have narrowed the language).
-fn compile(version: u64, texts: Vec<(String, String)>) -> Result<RuleSet, String> {
+fn compile(version: u64, texts: Vec<(String, String)>) -> Result<(RuleSet, Arc<Templates>), String> {
     let book = Rulebook::of_texts(texts);
-    book.compile().map(|set| RuleSet { version, ..set }).ok_or_else(|| book.render_errors())
+    book.compile().map(|set| (RuleSet { version, ..set }, book.templates())).ok_or_else(|| book.render_errors())
 }

@@ -48,8 +48,6 @@ use crate::versions::RuleVersions;
 const UNDER_WAY_MAX: usize = 128;
 /// Requests of up to so many bytes are read where they are.
 const INLINE_BYTES_MAX: usize = 4 << 10;
-/// So much of a rejected message is kept.
-const EXCERPT_BYTES: usize = body::EVENT_BYTES_MAX;
 
 /// What the door works with.
 pub struct Ingest {
@@ -262,8 +260,7 @@ impl Ingest {
             match read {
                 Ok(incoming) => sorted.events.extend(incoming.into_new(&rules.dictionary)),
                 Err(reason) => {
-                    let row = row.get(..row.floor_char_boundary(EXCERPT_BYTES)).unwrap_or_default().to_owned();
-                    sorted.rejects.push(Reject { source: source.clone(), reason: reason.clone(), row, at: now });
+                    sorted.rejects.push(Reject::of(source, reason.clone(), row, now));
                     sorted.rejected.push(RejectedMessage { index, reason });
                 }
             }
