@@ -51,6 +51,9 @@ fn as_text(book: &Rulebook, root: &str) -> String {
         text.push_str(&finding.render(book.sources(), root));
         text.push_str("\n\n");
     }
+    if let Some(finding) = book.diagnostics().first() {
+        text.push_str(&format!("more about a code: rekindle explain-code {}\n", finding.code));
+    }
     text.push_str(&summary(book));
     text.push('\n');
     text

@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod erase;
 mod explain;
+mod explain_code;
 mod export;
 mod import;
 mod key;
@@ -46,6 +47,7 @@ pub struct Cli {
 pub enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    ExplainCode(explain_code::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
     Import(import::Args),
@@ -136,6 +138,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => serve::run(args).await,
         Command::Check(args) => check::run(args).await,
+        Command::ExplainCode(args) => explain_code::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Import(args) => import::run(args).await,

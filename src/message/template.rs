@@ -117,6 +117,8 @@ pub struct Variable {
 #[derive(Debug, Default)]
 pub struct Translation {
     pub parts: BTreeMap<Part, PartSource>,
+    /// A part has a fault and is left out: that others then lack it is no news.
+    is_faulty: bool,
 }
 
 pub struct PartSource {
@@ -300,6 +302,7 @@ fn parse_template(name: &str, files: &[(&str, &(String, String))], faults: &mut 
             Some((locale, part)) => {
                 let source = parse_part(path, text, part, &variables, faults);
                 let translation = translations.entry(Name::from(locale)).or_default();
+                translation.is_faulty |= source.is_none();
                 translation.parts.extend(source.map(|source| (part, source)));
             }
             None if inner.ends_with("mail.mjml") => {
@@ -364,7 +367,7 @@ fn info_of(
                 && required.iter().all(|part| translation.parts.contains_key(part))
         };
         let channels: Vec<Channel> = Channel::ALL.into_iter().filter(has_all).collect();
-        if !channels.iter().any(|channel| *channel != Channel::Webhook) {
+        if !translation.is_faulty && !channels.iter().any(|channel| *channel != Channel::Webhook) {
             let message = format!("translation `{locale}` is complete for no channel");
             let help = "e-mail needs subject and text, push needs push_title and push_body; sms and whatsapp are one file each".to_owned();
             faults.push(fault_at_start("RK0704", head_path, message, Some(help)));

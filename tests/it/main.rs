@@ -5,6 +5,7 @@ mod caps;
 mod cli;
 #[cfg(debug_assertions)]
 mod clock;
+mod codes;
 mod consents;
 #[cfg(debug_assertions)]
 mod crash;

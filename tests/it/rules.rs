@@ -40,7 +40,7 @@ struct TemplateLine {
 }
 
 /// The templates of `tests/data/rules/templates.yaml`.
-fn catalog() -> TemplateCatalog {
+pub fn catalog() -> TemplateCatalog {
     let text = fs::read_to_string("tests/data/rules/templates.yaml").expect("the templates");
     let lines: BTreeMap<String, TemplateLine> = serde_yaml::from_str(&text).expect("the templates are YAML");
     let info = |line: TemplateLine| {
@@ -56,6 +56,11 @@ fn catalog() -> TemplateCatalog {
         }
     };
     lines.into_iter().map(|(name, line)| (Name::from(name), info(line))).collect()
+}
+
+/// The shop that examples stand beside, but for what they replace.
+pub fn base(wanted: impl Fn(&str) -> bool) -> Vec<SourceFile> {
+    BASE.iter().filter(|name| wanted(name)).map(|name| source(&Path::new(GOOD).join(name))).collect()
 }
 
 fn yaml_files(dir: &str) -> Vec<PathBuf> {
@@ -99,8 +104,7 @@ fn every_bad_file_is_told_off_as_the_text_beside_it_says() {
     for path in paths {
         let bad = source(&path);
         let left_out = bad.text.lines().next().and_then(|line| line.strip_prefix("# without: ")).unwrap_or_default().to_owned();
-        let base = BASE.iter().filter(|name| !left_out.split(' ').any(|out| out == **name));
-        let mut sources: Vec<SourceFile> = base.map(|name| source(&Path::new(GOOD).join(name))).collect();
+        let mut sources = base(|name| !left_out.split(' ').any(|out| out == name));
         sources.push(bad);
         let loaded = load(&sources, &catalog);
         assert_eq!(loaded.set.is_some(), !loaded.diagnostics.iter().any(Diagnostic::is_error), "{}", path.display());
