@@ -257,7 +257,7 @@ pub struct RuleMemory {
     /// Runs begun so far; the next run's number is one more. Never recomputed.
     pub runs: u32,
     /// Latest start per key ("" without `key`), the latest last; at most 64.
-    pub starts: Vec<(Name, Timestamp)>,
+    pub starts: Vec<Start>,
     /// Instants of runs that sent or reserved a message (`at_most`).
     pub sent_runs: Vec<(u32, Timestamp)>,
     /// How the latest run ended.
@@ -267,6 +267,15 @@ pub struct RuleMemory {
     pub looked_once: Option<(Timestamp, bool)>,
     /// `at` rules: the latest nominal local date and time that was fired or recorded as missed.
     pub last_nominal: Option<jiff::civil::DateTime>,
+}
+
+/// When a rule last started for one key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Start {
+    pub key: Name,
+    pub at: Timestamp,
+    /// Starts of this key so far; a run that only took another one's place is none.
+    pub times: u32,
 }
 
 /// Where a person stands with a rule's `when`.

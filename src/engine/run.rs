@@ -105,6 +105,15 @@ pub fn is_finished(step: &StepState) -> bool {
     !matches!(step, StepState::Waiting)
 }
 
+/// Whether a step has done something that is not to happen a second time: it acted, or a message of it went out or may have.
+pub fn has_happened(step: &StepState) -> bool {
+    match step {
+        StepState::Acted { .. } => true,
+        StepState::Sent { tries, .. } => tries.iter().any(|t| !t.outcome.is_some_and(never_went)),
+        _ => false,
+    }
+}
+
 /// The channels of a send that may still be tried after its last try, if that ended in a way that lets the next one follow.
 pub fn channels_left<'a>(channels: &'a [Channel], tries: &[Try]) -> &'a [Channel] {
     let tried = tries.last().and_then(|last| channels.iter().position(|channel| *channel == last.channel));

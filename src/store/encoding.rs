@@ -17,12 +17,16 @@ use crate::engine::event::Value;
 use crate::engine::money::{Currency, Money};
 use crate::engine::profile::{
     Activity, Attribute, Category, Consent, Coupon, Entitlement, Exposure, Hold, Lot, Name, Notice, Overlay, Owed, Passage, Point, Profile,
-    RuleMemory, Run, RunOutcome, Series, Slot, StepState, Suppressed, Take, TakeKind, TierState, Try, WaitingEntry, Wallet,
+    RuleMemory, Run, RunOutcome, Series, Slot, Start, StepState, Suppressed, Take, TakeKind, TierState, Try, WaitingEntry, Wallet,
 };
 use crate::engine::time::{Span, Timestamp};
 
-/// The version that is written.
-pub const VERSION: u8 = 1;
+/// The version that is written. Older ones are read:
+/// 1 knew no `Start.times`.
+pub const VERSION: u8 = 2;
+
+/// The oldest version that is read.
+const OLDEST: u8 = 1;
 
 /// Lists within lists (values of attributes) deeper than this are refused.
 const DEPTH_MAX: u32 = 16;
@@ -66,13 +70,20 @@ impl Encoder {
 
 /// The profile of these bytes.
 pub fn decode(bytes: &[u8]) -> Result<Profile, DecodeError> {
-    let mut reader = Reader { bytes, at: 0, strings: Vec::new(), last: 0, depth: 0 };
-    match reader.byte()? {
-        VERSION => {}
+    let mut reader = Reader { bytes, version: VERSION, at: 0, strings: Vec::new(), last: 0, depth: 0 };
+    reader.version = match reader.byte()? {
+        version @ OLDEST..=VERSION => version,
         _ => return Err(DecodeError { what: "version", at: 0, problem: "unknown version" }),
-    }
+    };
     reader.strings()?;
-    let profile = Profile::read(&mut reader)?;
+    let mut profile = Profile::read(&mut reader)?;
+    if reader.version < 2 {
+        // without a key a rule's starts were counted by its runs
+        for memory in profile.rules.values_mut() {
+            let unkeyed = memory.starts.iter_mut().filter(|start| start.key.is_empty());
+            unkeyed.for_each(|start| start.times = start.times.max(memory.runs));
+        }
+    }
     if reader.at == bytes.len() { Ok(profile) } else { Err(reader.error("bytes left over")) }
 }
 
@@ -119,6 +130,8 @@ impl Writer {
 
 struct Reader<'a> {
     bytes: &'a [u8],
+    /// The version of the bytes.
+    version: u8,
     at: usize,
     strings: Vec<Name>,
     last: i64,
@@ -527,6 +540,22 @@ impl Stored for Passage {
             4 => Passage::Waiting(Stored::read(from)?),
             _ => return Err(from.error("no state of a passage")),
         })
+    }
+}
+
+impl Stored for Start {
+    fn write(&self, to: &mut Writer) {
+        let Start { key, at, times } = self;
+        key.write(to);
+        at.write(to);
+        times.write(to);
+    }
+
+    /// What version 1 remembers of a key is that it started: at least once.
+    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (key, at) = (Stored::read(from)?, Stored::read(from)?);
+        let times = if from.version >= 2 { Stored::read(from)? } else { 1 };
+        Ok(Start { key, at, times })
     }
 }
 

@@ -9,14 +9,17 @@ use super::{Look, Part};
 use crate::engine::action::{MessageId, What};
 use crate::engine::event::{Event, EventKind, Value};
 use crate::engine::points::{self, Booked};
-use crate::engine::profile::{Name, Passage, Run, RunOutcome, StepState, WaitingEntry};
+use crate::engine::profile::{Name, Passage, Run, RunOutcome, Start, StepState, WaitingEntry};
 use crate::engine::rule::expr::{EvalError, Subject};
-use crate::engine::rule::{Existing, Reentry, Rule, Trigger};
+use crate::engine::rule::{Existing, Reentry, Rule, Trigger, WhileRunning};
 use crate::engine::time::{DAY_MS, SECOND_MS, Timestamp};
 use crate::engine::{absorb, coupon, gate, run, tier};
 
 /// Most starts remembered per rule: the latest, one per key.
 const STARTS_KEPT: usize = 64;
+
+/// Most runs of one rule and key side by side (`while_running: parallel`), so that no flood of events makes the row grow without end.
+const PARALLEL_MAX: usize = 64;
 
 impl<'a> Look<'a> {
     /// Absorbs the waiting events, oldest first; everything that fell due on the way is booked at its own instant.
@@ -79,13 +82,14 @@ impl<'a> Look<'a> {
         self.start_event_runs(&name, event);
     }
 
-    /// `at_most` counts runs that sent or reserved a message: one whose only message never went does not count.
+    /// `at_most` counts runs that sent or reserved a message: one whose only message never went does not count. A message that a
+    /// restart has handed on is of the run that has it now.
     fn forget_sent(&mut self, message: MessageId, event: &Event) {
         let (Some(rule), Some(number)) = (event.text_property("rule"), event.property("run").and_then(Json::as_u64)) else { return };
-        let went = self.profile.runs.iter().filter(|run| &*run.rule == rule && u64::from(run.number) == number).any(|run| {
-            let sent = |step: &StepState| matches!(step, StepState::Sent { tries, .. } if tries.iter().any(|t| t.message != message && t.accepted_at.is_some()));
-            run.steps.iter().any(sent)
-        });
+        let has = |run: &&Run| run.rule.as_ref() == rule && run.tries().any(|t| t.message == message);
+        let holder = self.profile.runs.iter().rev().find(has);
+        let went = holder.is_some_and(|run| run.tries().any(|t| t.message != message && t.accepted_at.is_some()));
+        let number = holder.map_or(number, |run| u64::from(run.number));
         if let Some(memory) = self.profile.rules.get_mut(rule).filter(|_| !went) {
             memory.sent_runs.retain(|(run, _)| u64::from(*run) != number);
         }
@@ -278,15 +282,21 @@ impl<'a> Look<'a> {
 
     // ------------------------------------------------------------------------------------------------------- starting a run
 
-    /// Starts a run unless one with this key is alive, `reentry` is not over, or `only_if_at_start` says no. Returns nothing: what
-    /// happened stands in the log.
+    /// Starts a run unless `while_running`, `reentry` or `only_if_at_start` says no. Returns nothing: what happened stands in the log.
     pub(super) fn try_start(&mut self, rule: &'a Rule, key: Name, event: Arc<str>, started_at: Timestamp) {
         let no_step = Name::from("");
-        let alive = self.profile.runs.iter().any(|run| run.rule == rule.id && run.key == key && run.ended.is_none());
-        if alive {
-            return self.log(&rule.id, 0, &no_step, What::Refused, "a run is under way already", None);
-        }
-        if let Some((because, until)) = self.reentry_refuses(rule, &key) {
+        let alive = |run: &&Run| run.rule == rule.id && run.key == key && run.ended.is_none();
+        let restarts = match (self.profile.runs.iter().filter(alive).count(), rule.while_running) {
+            (0, _) => false,
+            (_, WhileRunning::Restart) => true,
+            (under_way, WhileRunning::Parallel) if under_way < PARALLEL_MAX => false,
+            (under_way, WhileRunning::Parallel) => {
+                return self.log(&rule.id, 0, &no_step, What::Refused, format!("{under_way} runs are under way already"), None);
+            }
+            (_, WhileRunning::Ignore) => return self.log(&rule.id, 0, &no_step, What::Refused, "a run is under way already", None),
+        };
+        // for `reentry` a run and the one that takes its place are one
+        if !restarts && let Some((because, until)) = self.reentry_refuses(rule, &key) {
             return self.log(&rule.id, 0, &no_step, What::Refused, because, Some(until));
         }
         let properties = serde_json::from_str(&event).unwrap_or_default();
@@ -304,41 +314,74 @@ impl<'a> Look<'a> {
                 return self.log(&rule.id, 0, &no_step, What::Refused, because, None);
             }
         }
-        self.start(rule, key, event, started_at);
+        if restarts {
+            return self.restart(rule, key, event, started_at);
+        }
+        self.remember_start(rule, &key, started_at);
+        self.made.entered.push((rule.id.clone(), self.now));
+        self.start(rule, key, event, started_at, "a run begins");
     }
 
     fn reentry_refuses(&self, rule: &Rule, key: &Name) -> Option<(String, Timestamp)> {
-        let memory = self.profile.memory(&rule.id)?;
         let (after, max) = match rule.reentry {
             Reentry::Never => (None, Some(1)),
             Reentry::After { after, max } => (Some(after), max),
         };
-        let latest = memory.starts.iter().rev().find(|(started, _)| started == key).map(|(_, at)| *at)?;
-        // of a key only its latest start is remembered, so `max` beyond one is counted per person (RK0199 refuses it with `key`)
-        let is_enough = |max: u32| if rule.is_unkeyed() { memory.runs >= max } else { max <= 1 };
-        if max.is_some_and(is_enough) || after.is_none() {
+        let latest = self.profile.memory(&rule.id)?.starts.iter().rev().find(|start| start.key == *key)?;
+        if max.is_some_and(|max| latest.times >= max) || after.is_none() {
             return Some(("reentry: it has run as often as it may".to_owned(), Timestamp::FOREVER));
         }
-        let again = after?.after(latest, &self.zone);
-        (self.now < again).then(|| (format!("reentry: it ran on {latest}"), again))
+        let again = after?.after(latest.at, &self.zone);
+        (self.now < again).then(|| (format!("reentry: it ran on {}", latest.at), again))
     }
 
-    fn start(&mut self, rule: &'a Rule, key: Name, event: Arc<str>, started_at: Timestamp) {
-        let now = self.now;
-        let reentry = rule.reentry;
-        let zone = self.zone.clone();
+    /// What `reentry` will ask for: when this key last started, and how often it has.
+    fn remember_start(&mut self, rule: &Rule, key: &Name, at: Timestamp) {
+        let (now, zone) = (self.now, self.zone.clone());
+        let starts = &mut self.memory_mut(rule).starts;
+        let times = starts.iter().find(|start| start.key == *key).map_or(0, |start| start.times);
+        starts.retain(|start| {
+            // a start that no longer stands in anybody's way need not be remembered
+            start.key != *key && !matches!(rule.reentry, Reentry::After { after, max: None } if after.after(start.at, &zone) <= now)
+        });
+        starts.push(Start { key: key.clone(), at, times: times + 1 });
+        if starts.len() > STARTS_KEPT {
+            starts.remove(0);
+        }
+    }
+
+    /// The run under way ends as superseded, and another takes its place: what it has done is done and happens no second time, and for
+    /// `reentry`, `at_most`, the brake and the holdout both are one. A notice is given anew: its run is another, and its time too.
+    fn restart(&mut self, rule: &'a Rule, key: Name, event: Arc<str>, started_at: Timestamp) {
+        let is_alive = |run: &Run| run.rule == rule.id && run.key == key && run.ended.is_none();
+        let under_way: Vec<usize> =
+            (0..self.profile.runs.len()).filter(|index| self.profile.runs.get(*index).is_some_and(is_alive)).collect();
+        for index in &under_way {
+            self.end_run(*index, RunOutcome::Superseded, "it came again, and a new run takes its place");
+        }
+        let before = under_way.last().and_then(|index| self.profile.runs.get(*index)).cloned();
+        let number = self.start(rule, key, event, started_at, "a run begins in the place of the one before");
+        let (Some(before), Some(run)) = (before, self.profile.runs.last_mut()) else { return };
+        run.exposure = before.exposure;
+        let old_rule = self.ctx.rule_of(&before).unwrap_or(rule);
+        for (step, state) in rule.steps.iter().zip(&mut run.steps).filter(|(step, _)| step.notice_of.is_none()) {
+            let index = old_rule.steps.iter().position(|old| old.id == step.id);
+            if let Some(done) = index.and_then(|index| before.steps.get(index)).filter(|state| run::has_happened(state)) {
+                *state = done.clone();
+            }
+        }
+        let has_sent = run.tries().next().is_some();
+        let memory = self.memory_mut(rule);
+        memory.sent_runs.retain(|(run, _)| has_sent || *run != before.number);
+        memory.sent_runs.iter_mut().filter(|(run, _)| *run == before.number).for_each(|(run, _)| *run = number);
+    }
+
+    /// Puts a run with its number into the row.
+    fn start(&mut self, rule: &'a Rule, key: Name, event: Arc<str>, started_at: Timestamp, because: &str) -> u32 {
         let memory = self.memory_mut(rule);
         memory.runs += 1;
-        let number = memory.runs;
-        memory.starts.retain(|(started, at)| {
-            // a start that no longer stands in anybody's way need not be remembered
-            *started != key && !matches!(reentry, Reentry::After { after, max: None } if after.after(*at, &zone) <= now)
-        });
-        memory.starts.push((key.clone(), started_at));
-        if memory.starts.len() > STARTS_KEPT {
-            memory.starts.remove(0);
-        }
         memory.outcome = None;
+        let number = memory.runs;
         let run = Run {
             rule: rule.id.clone(),
             key,
@@ -353,8 +396,8 @@ impl<'a> Look<'a> {
             ended_at: None,
         };
         self.profile.runs.push(run);
-        self.made.entered.push((rule.id.clone(), now));
-        self.log(&rule.id, number, &Name::from(""), What::Entered, "a run begins", None);
+        self.log(&rule.id, number, &Name::from(""), What::Entered, because, None);
+        number
     }
 
     /// Conditions under which somebody stands in a rule with `when`: audience, `when`, not `unless`.

@@ -12,7 +12,7 @@ use crate::engine::gate::{self, Answer, Ask, Asked, SendAsked};
 use crate::engine::points::{self, Booked, PointsGrant, TakeOrder};
 use crate::engine::profile::{Attribute, Exposure, Name, Notice, Run, RunOutcome, Slot, StepState, Try};
 use crate::engine::rule::expr::{EvalError, Subject};
-use crate::engine::rule::{Action, Required, Rule, Send, Step, TakeAction, Trigger};
+use crate::engine::rule::{Action, Required, Rule, Send, Step, TakeAction};
 use crate::engine::run;
 use crate::engine::tier;
 use crate::engine::time::Timestamp;
@@ -521,13 +521,18 @@ fn message_data(run: &Run, send: &Send, notice: Option<Notice>) -> Map<String, J
 }
 
 impl Run {
-    /// Its messages that have no result yet.
-    pub(super) fn open_messages(&self) -> Vec<MessageId> {
-        let tries = self.steps.iter().filter_map(|step| match step {
+    /// All tries of its sends.
+    pub(super) fn tries(&self) -> impl Iterator<Item = &Try> {
+        let sent = self.steps.iter().filter_map(|step| match step {
             StepState::Sent { tries, .. } => Some(tries),
             _ => None,
         });
-        tries.flatten().filter(|t| t.outcome.is_none()).map(|t| t.message).collect()
+        sent.flatten()
+    }
+
+    /// Its messages that have no result yet.
+    pub(super) fn open_messages(&self) -> Vec<MessageId> {
+        self.tries().filter(|t| t.outcome.is_none()).map(|t| t.message).collect()
     }
 
     /// Notes that a message was called back before it went out.
@@ -555,13 +560,6 @@ impl Run {
         }
         let said = self.event_properties().get(super::GENERATION).and_then(Json::as_u64);
         said.and_then(|said| u8::try_from(said).ok()).unwrap_or(0)
-    }
-}
-
-impl Rule {
-    /// Whether there is one run at a time per person rather than one per key.
-    pub fn is_unkeyed(&self) -> bool {
-        !matches!(self.trigger, Trigger::Event { key: Some(_), .. })
     }
 }
 

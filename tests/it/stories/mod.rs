@@ -2,6 +2,7 @@
 //! rules before it was accepted; a change in one is a change in what happens to people.
 
 mod actions;
+mod again;
 mod calendar;
 mod caps;
 mod explain;

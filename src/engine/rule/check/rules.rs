@@ -74,14 +74,9 @@ fn rule(node: &Node, compiler: &Compiler<'_>, templates: &TemplateCatalog, sourc
     let existing = existing(&mut fields, trigger_key, findings);
     let max_entries = fields.read("max_entries", |node| max_entries(node, findings));
     let hold_for = fields.read("for", |node| hold_for(node, findings)).unwrap_or(Span::ZERO);
-    let reentry = fields.read("reentry", |node| reentry(node, hold_for, findings));
-    if let (Some(Reentry::After { max: Some(2..), .. }), Some(node), true) = (&reentry, fields.get("reentry"), node.get("key").is_some()) {
-        // of a key only the latest start is remembered: counting more would make the row grow with every order
-        let message = "`max` above 1 together with `key` is not yet available in this version";
-        findings.error("RK0199", node, message, "write `max: 1` for once per key, or leave one of the two away".to_owned());
-    }
+    let while_running = while_running(&mut fields, trigger_key, findings).unwrap_or_default();
+    let reentry = fields.read("reentry", |node| reentry(node, hold_for, while_running, findings));
     let at_most = fields.read("at_most", |node| at_most(node, findings));
-    fields.read("while_running", |node| while_running(node, findings));
     let stop_on = fields.read("stop_on", |node| stop_on(node, event, compiler));
     let max_late = fields.read("max_late", |node| max_late(node, findings));
     let priority = fields.read("priority", |node| findings.number(node, 0, 100)).and_then(|n| u8::try_from(n).ok());
@@ -113,7 +108,7 @@ fn rule(node: &Node, compiler: &Compiler<'_>, templates: &TemplateCatalog, sourc
         hold_for,
         reentry: reentry.unwrap_or(Reentry::After { after: Span::days(30), max: None }),
         at_most,
-        while_running: WhileRunning::Ignore,
+        while_running,
         stop_on,
         max_late,
         priority: priority.unwrap_or(compiler.policy.default_priority),
@@ -483,7 +478,7 @@ fn hold_for(node: &Node, findings: &Findings) -> Option<Span> {
     findings.span(node)
 }
 
-fn reentry(node: &Node, hold_for: Span, findings: &Findings) -> Option<Reentry> {
+fn reentry(node: &Node, hold_for: Span, while_running: WhileRunning, findings: &Findings) -> Option<Reentry> {
     if let Some(text) = node.text() {
         if text == "never" {
             return Some(Reentry::Never);
@@ -498,7 +493,8 @@ fn reentry(node: &Node, hold_for: Span, findings: &Findings) -> Option<Reentry> 
     let after = after_node.and_then(|node| findings.span(node));
     let max = fields.read("max", |node| findings.number(node, 1, i64::from(u32::MAX))).and_then(|max| u32::try_from(max).ok());
     fields.finish();
-    if let Some(node) = after_node.filter(|_| after.is_some_and(Span::is_zero) && hold_for.is_zero()) {
+    let at_once = after.is_some_and(Span::is_zero) && hold_for.is_zero() && while_running != WhileRunning::Parallel;
+    if let Some(node) = after_node.filter(|_| at_once) {
         let message = "whoever leaves and returns starts again at once";
         findings.warning("RK0307", node, message, "write `after: 1d`, or let `for` demand that it holds for a while".to_owned());
     }
@@ -514,13 +510,20 @@ fn at_most(node: &Node, findings: &Findings) -> Option<(u32, i64)> {
     Some((count_read?, findings.per_span(node, span)?))
 }
 
-fn while_running(node: &Node, findings: &Findings) -> Option<()> {
-    let words = [("ignore", "ignore"), ("restart", "restart"), ("parallel", "parallel")];
-    let word = findings.one_of(node, &words)?;
-    if word != "ignore" {
-        findings.add(not_yet(node.place.clone(), &format!("while_running: {word}")));
+/// What a second event or date does while a run of its key goes on.
+fn while_running(fields: &mut Fields<'_, '_>, trigger: Option<&str>, findings: &Findings) -> Option<WhileRunning> {
+    let words = [("ignore", WhileRunning::Ignore), ("restart", WhileRunning::Restart), ("parallel", WhileRunning::Parallel)];
+    let node = fields.get("while_running")?;
+    let mode = findings.one_of(node, &words)?;
+    if trigger == Some("when") && mode != WhileRunning::Ignore {
+        let help = "a `when` that goes on to be true starts nothing; `while_running` goes with `event` and `at`".to_owned();
+        findings.wrong(node, "nothing comes a second time while `when` holds", help);
     }
-    Some(())
+    if mode == WhileRunning::Parallel && !fields.has("reentry") {
+        // the default, 30 days, would let no second run begin beside the first
+        fields.required("reentry", "RK0102", "runs side by side: how soon may the next one of a key begin? `reentry: { after: 1h }`");
+    }
+    Some(mode)
 }
 
 fn stop_on(node: &Node, starting: Option<&EventType>, compiler: &Compiler<'_>) -> Option<StopOn> {
