@@ -47,6 +47,11 @@ fn canonical(asked: &str) -> String {
     }
 }
 
+/// What a code means, in a line.
+pub fn title(code: &str) -> Option<&'static str> {
+    pages().find(|page| page.code == code)?.heading.split_once(": ").map(|(_, title)| title)
+}
+
 struct Page {
     code: &'static str,
     /// `RK0204: types that do not go together`, with the word "(warning)" after the code of one.

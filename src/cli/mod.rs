@@ -10,6 +10,7 @@ mod erase;
 mod explain;
 mod explain_code;
 mod export;
+mod findings;
 mod import;
 mod key;
 mod migrate;
@@ -23,6 +24,7 @@ mod replay;
 mod resume;
 mod retain;
 mod rollback;
+mod schema;
 mod send_test;
 mod serve;
 mod simulate;
@@ -48,6 +50,7 @@ pub enum Command {
     Serve(serve::Args),
     Check(check::Args),
     ExplainCode(explain_code::Args),
+    Schema(schema::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
     Import(import::Args),
@@ -139,6 +142,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(args).await,
         Command::Check(args) => check::run(args).await,
         Command::ExplainCode(args) => explain_code::run(args).await,
+        Command::Schema(args) => schema::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Import(args) => import::run(args).await,

@@ -4,6 +4,7 @@
 //! `*.yaml` and `*.yml` files anywhere below the directory are rule files (`*.test.yaml` hold tests), `templates/NAME/...` are
 //! templates; everything else is left alone, as are names that begin with a dot.
 
+mod names;
 mod owner;
 pub mod rule_tests;
 

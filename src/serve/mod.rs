@@ -8,7 +8,7 @@
 
 pub mod api;
 mod http;
-mod reload;
+pub mod reload;
 mod renew;
 
 use std::sync::Arc;

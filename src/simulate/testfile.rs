@@ -11,6 +11,8 @@ use super::{Deliver, Receipt};
 use crate::engine::action::Channel;
 use crate::engine::profile::{Category, Name};
 use crate::engine::rule::diagnostic::Diagnostic;
+use crate::engine::rule::language::{self, Shape};
+use crate::engine::rule::suggest::nearest;
 use crate::engine::rule::syntax::Node;
 use crate::engine::rule::{Pack, Place, RuleSet};
 use crate::engine::time::{Span, Timestamp, Zone};
@@ -138,23 +140,6 @@ pub enum Wanted {
     },
 }
 
-/// The keys of `expect`, in the order of the language's table.
-pub const EXPECTABLE: [&str; 13] = [
-    "when",
-    "state",
-    "outcome",
-    "next_check",
-    "sent",
-    "never_sent",
-    "points",
-    "points_of",
-    "tier",
-    "ledger",
-    "blocked",
-    "attributes",
-    "entered",
-];
-
 /// Reads one `tests:` section. Findings are collected; a test with a finding is left out.
 pub fn read(section: &Node, set: &RuleSet) -> (Vec<RuleTest>, Vec<Diagnostic>) {
     let mut reader = Reader { set, findings: Vec::new() };
@@ -179,13 +164,13 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn test(&mut self, node: &Node) -> Vec<RuleTest> {
-        self.keys(node, &["name", "rules", "start", "zone", "rule_live_since", "given", "timeline", "each"]);
+        self.keys(node, &language::TEST);
         let name = self.required(node, "name").and_then(|n| self.text(n)).unwrap_or_default();
         let rules = self.required(node, "rules").map(|n| self.rules(n)).unwrap_or_default();
         let start = self.required(node, "start").and_then(|n| self.instant(n)).unwrap_or_default();
         let zone = node.get("zone").and_then(|n| self.zone(n));
         let live_since = node.get("rule_live_since").and_then(|n| self.when(n)).unwrap_or(When::Offset(LIVE_SINCE));
-        let given = node.get("given").map(|n| self.given(n, Given::default())).unwrap_or_default();
+        let given = node.get("given").map(|n| self.given(n, &language::GIVEN, Given::default())).unwrap_or_default();
         let timeline = self.required(node, "timeline").map(|n| self.timeline(n, start, zone.as_ref())).unwrap_or_default();
         let test = RuleTest { name, place: node.place.clone(), rules, start, zone, live_since, given, timeline };
         match node.get("each") {
@@ -204,14 +189,14 @@ impl Reader<'_> {
         for item in items {
             let case = self.required(item, "case").and_then(|n| self.text(n)).unwrap_or_default();
             let name = if test.name.contains("${case}") { test.name.replace("${case}", &case) } else { format!("{} ({case})", test.name) };
-            let given = self.given(item, test.given.clone());
+            let given = self.given(item, &language::CASE, test.given.clone());
             tests.push(RuleTest { name, place: item.place.clone(), given, ..test.clone() });
         }
         tests
     }
 
-    fn given(&mut self, node: &Node, base: Given) -> Given {
-        self.keys(node, &["case", "user", "lots", "events", "deliver", "jurisdiction", "holdout"]);
+    fn given(&mut self, node: &Node, shape: &Shape, base: Given) -> Given {
+        self.keys(node, shape);
         let mut given = base;
         for entry in node.get("user").and_then(|n| self.entries(n)).unwrap_or_default() {
             given.user.insert(entry.key.text.to_string(), entry.value.clone());
@@ -235,7 +220,7 @@ impl Reader<'_> {
     }
 
     fn lot(&mut self, node: &Node) -> Option<LotGiven> {
-        self.keys(node, &["class", "points", "granted", "expires"]);
+        self.keys(node, &language::LOT);
         let class = self.required(node, "class").and_then(|n| self.text(n))?;
         let known = self.set.program.as_ref().is_some_and(|p| p.classes.contains_key(class.as_str()));
         if !known {
@@ -251,12 +236,12 @@ impl Reader<'_> {
 
     fn given_event(&mut self, node: &Node) -> Option<Happening> {
         let at = self.required(node, "at").and_then(|n| self.when(n))?;
-        let what = self.event(node, &["at", "name", "properties"])?;
+        let what = self.event(node, &language::GIVEN_EVENT)?;
         Some(Happening { at, what })
     }
 
-    fn event(&mut self, node: &Node, keys: &[&str]) -> Option<Happens> {
-        self.keys(node, keys);
+    fn event(&mut self, node: &Node, shape: &Shape) -> Option<Happens> {
+        self.keys(node, shape);
         let name_node = self.required(node, "name")?;
         let name = self.text(name_node)?;
         if !self.set.dictionary.events.contains_key(name.as_str()) {
@@ -317,7 +302,7 @@ impl Reader<'_> {
     }
 
     fn moment(&mut self, node: &Node) -> Option<Moment> {
-        self.keys(node, &["at", "event", "identify", "consent", "expect"]);
+        self.keys(node, &language::LINE);
         let at = self.required(node, "at").and_then(|n| self.when(n))?;
         let lines = ["event", "identify", "consent", "expect"].map(|key| node.get(key).map(|n| (key, n)));
         let mut lines = lines.into_iter().flatten();
@@ -326,7 +311,7 @@ impl Reader<'_> {
             return None;
         };
         let what = match key {
-            "event" => Line::Happens(self.event(value, &["name", "properties", "occurred_at"])?),
+            "event" => Line::Happens(self.event(value, &language::LINE_EVENT)?),
             "identify" => Line::Happens(Happens::Identify(self.map(value))),
             "consent" => Line::Happens(self.consent(value)?),
             _ => Line::Expect(self.expect(value)),
@@ -335,7 +320,7 @@ impl Reader<'_> {
     }
 
     fn consent(&mut self, node: &Node) -> Option<Happens> {
-        self.keys(node, &["purpose", "channel", "granted"]);
+        self.keys(node, &language::LINE_CONSENT);
         let purpose = self.required(node, "purpose")?;
         let channel = self.required(node, "channel")?;
         let granted = self.required(node, "granted").and_then(|n| self.bool(n))?;
@@ -350,9 +335,9 @@ impl Reader<'_> {
     }
 
     fn expect(&mut self, node: &Node) -> Vec<Expectation> {
-        self.keys(node, &EXPECTABLE);
+        self.keys(node, &language::EXPECT);
         let mut expectations = Vec::new();
-        for key in EXPECTABLE {
+        for key in language::EXPECT.names() {
             let Some(value) = node.get(key) else { continue };
             let wanted = match key {
                 "when" => self.bool(value).map(Wanted::Bool),
@@ -481,12 +466,17 @@ impl Reader<'_> {
         found
     }
 
-    fn keys(&mut self, node: &Node, allowed: &[&str]) {
+    fn keys(&mut self, node: &Node, shape: &Shape) {
         for entry in self.entries(node).unwrap_or_default() {
-            if !allowed.contains(&&*entry.key.text) {
-                let message = format!("unknown key `{}`", entry.key.text);
+            let key = &*entry.key.text;
+            if !shape.names().any(|name| name == key) {
+                let message = format!("unknown key `{key}` in {}", shape.what);
+                let help = match nearest(key, shape.names()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("{} knows {}", shape.what, shape.names().collect::<Vec<_>>().join(", ")),
+                };
                 let finding = Diagnostic::error("RK0101", entry.key_place.clone(), message);
-                self.findings.push(finding.len(entry.key.text.chars().count()).help(format!("one of {}", names(allowed))));
+                self.findings.push(finding.len(key.chars().count()).help(help));
             }
         }
     }

@@ -35,6 +35,7 @@ mod reload;
 mod retention;
 mod rule_tests;
 mod rules;
+mod schema;
 mod sdk;
 mod serve;
 mod services;

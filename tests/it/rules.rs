@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,12 @@ pub fn base(wanted: impl Fn(&str) -> bool) -> Vec<SourceFile> {
     BASE.iter().filter(|name| wanted(name)).map(|name| source(&Path::new(GOOD).join(name))).collect()
 }
 
-fn yaml_files(dir: &str) -> Vec<PathBuf> {
+/// All files of the good set.
+pub fn good() -> Vec<SourceFile> {
+    yaml_files(GOOD).iter().map(|path| source(path)).collect()
+}
+
+pub fn yaml_files(dir: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).expect("a directory of rule files");
     let mut paths: Vec<PathBuf> =
         entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.extension().is_some_and(|e| e == "yaml")).collect();
@@ -86,7 +91,7 @@ fn rendered(findings: &[Diagnostic], sources: &[SourceFile]) -> String {
 
 #[test]
 fn the_good_files_make_one_set() {
-    let sources: Vec<SourceFile> = yaml_files(GOOD).iter().map(|path| source(path)).collect();
+    let sources = good();
     let loaded = load(&sources, &catalog());
     let errors: Vec<Diagnostic> = loaded.diagnostics.iter().filter(|finding| finding.is_error()).cloned().collect();
     assert!(errors.is_empty(), "{}", rendered(&errors, &sources));
@@ -137,7 +142,7 @@ fn the_tree_equals_that_of_another_parser() {
     }
 }
 
-fn rule_files_below(dir: &Path) -> Vec<PathBuf> {
+pub fn rule_files_below(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()) {
         if entry.is_dir() {
@@ -196,7 +201,7 @@ fn the_shipped_pack_has_no_findings() {
 #[test]
 fn no_slip_of_the_keyboard_crashes_the_check() {
     let catalog = catalog();
-    let good: Vec<SourceFile> = yaml_files(GOOD).iter().map(|path| source(path)).collect();
+    let good = good();
     let base: Vec<SourceFile> = good.iter().filter(|file| BASE.contains(&&*file.path)).cloned().collect();
     let mut seed = 7u64;
     let mut next = |below: usize| {
@@ -293,6 +298,57 @@ fn check_speaks_json() {
     assert_eq!(json["errors"], 1);
     let finding = &json["findings"][0];
     assert_eq!((finding["code"].as_str(), finding["line"].as_i64(), finding["column"].as_i64()), (Some("RK0101"), Some(2), Some(1)));
+}
+
+#[test]
+fn check_marks_pull_requests_and_speaks_sarif() {
+    let bad = directory(&[("a.yaml", b"rekindle: 1\nrule: []\n")]);
+    let at = bad.path().join("a.yaml").display().to_string();
+    let (code, out, _) = check(bad.path(), &["--format", "github"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        out,
+        format!("::error file={at},line=2,col=1,endColumn=5,title=RK0101::unknown section `rule`%0Ahelp: did you mean `rules`?\n")
+    );
+    let (code, out, _) = check(bad.path(), &["--format", "sarif"]);
+    let sarif: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(
+        (code, sarif["version"].as_str(), sarif["runs"][0]["results"][0]["ruleId"].as_str()),
+        (Some(1), Some("2.1.0"), Some("RK0101"))
+    );
+}
+
+/// It checks again as soon as a file is other than before, and Ctrl-C ends it with the latest answer.
+#[test]
+fn check_watches_until_it_is_told_to_stop() {
+    let dir = directory(&[("a.yaml", b"rekindle: 1\nsegments: {}\n")]);
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_rekindle"))
+        .args(["check", "--watch"])
+        .arg(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the command runs");
+    let out = BufReader::new(watching.stdout.take().expect("a pipe"));
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let said = |wanted: &str| loop {
+        let line = lines.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("it never said `{wanted}`"));
+        if line.ends_with(wanted) {
+            break;
+        }
+    };
+    said("no findings");
+    fs::write(dir.path().join("a.yaml"), "rekindle: 1\nsegment: {}\n").expect("a file");
+    said("1 error");
+    fs::write(dir.path().join("a.yaml"), "rekindle: 1\nsegments: {}\n").expect("a file");
+    said("no findings");
+    fs::write(dir.path().join("b.yaml"), "rekindle: 1\nsegment: {}\n").expect("a file");
+    said("1 error");
+    let told = Command::new("kill").arg("-INT").arg(watching.id().to_string()).status().expect("it runs");
+    assert!(told.success());
+    assert!(lines.recv_timeout(Duration::from_secs(60)).is_err(), "it goes on after Ctrl-C");
+    assert_eq!(watching.wait().expect("an end").code(), Some(1));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 pub mod check;
 pub mod diagnostic;
 pub mod expr;
+pub mod language;
+pub mod schema;
 pub mod suggest;
 pub mod syntax;
 

@@ -288,9 +288,9 @@ fn segment(entry: &Entry, compiler: &Compiler<'_>) -> Option<Segment> {
     let name = findings.identifier(entry);
     let mut fields = Fields::of(&entry.value, "a segment", findings)?;
     fields.read("name", |node| findings.text(node, "a text"));
-    if fields.has("file") || fields.has("column") {
-        fields.not_yet("file");
-        fields.entry("column");
+    let is_listed = fields.not_yet("file") || fields.not_yet("column");
+    fields.entry("column");
+    if is_listed {
         fields.entry("when");
         fields.finish();
         return None;

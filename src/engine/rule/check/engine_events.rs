@@ -80,6 +80,11 @@ pub fn declare(dictionary: &mut Dictionary) {
     }
 }
 
+/// The names of all of them.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    EVENTS.iter().map(|(name, _)| *name)
+}
+
 /// Whether an event of that name is the engine's own.
 pub fn is_own(name: &str) -> bool {
     EVENTS.iter().any(|(own, _)| *own == name)

@@ -7,7 +7,7 @@
 mod condition;
 mod derive;
 mod dictionary;
-mod engine_events;
+pub mod engine_events;
 mod policy;
 mod program;
 mod read;
@@ -24,6 +24,7 @@ use self::condition::Compiler;
 use self::derive::Texts;
 use self::read::Findings;
 use super::diagnostic::{Diagnostic, SourceFile};
+use super::language::FILE;
 use super::suggest::nearest;
 use super::syntax::{self, Entry, Kind, Node};
 use super::{Dictionary, Place, Policy, Rule, RuleSet, TemplateCatalog};
@@ -31,10 +32,6 @@ use crate::engine::profile::{Category, Name};
 
 /// The version of the format that this program reads.
 const FORMAT: &str = "1";
-
-/// What may stand at the top of a file.
-const SECTIONS: [&str; 11] =
-    ["rekindle", "events", "attributes", "features", "segments", "rules", "program", "policy", "tests", "blueprints", "monitors"];
 
 /// What came of the files.
 #[derive(Debug)]
@@ -110,12 +107,12 @@ fn root(file: &SourceFile, findings: &Findings) -> Option<Node> {
             findings.add(finding.help(format!("write `rekindle: {FORMAT}` as its first line")));
         }
     }
-    for entry in entries.iter().filter(|entry| !SECTIONS.contains(&&*entry.key.text)) {
+    for entry in entries.iter().filter(|entry| !FILE.names().any(|name| name == &*entry.key.text)) {
         let key = &*entry.key.text;
         let mut finding = Diagnostic::error("RK0101", entry.key_place.clone(), format!("unknown section `{key}`")).len(key.chars().count());
-        finding.help = match nearest(key, SECTIONS) {
+        finding.help = match nearest(key, FILE.names()) {
             Some(name) => Some(format!("did you mean `{name}`?")),
-            None => Some(format!("there are {}", SECTIONS.join(", "))),
+            None => Some(format!("there are {}", FILE.names().collect::<Vec<_>>().join(", "))),
         };
         findings.add(finding);
     }

@@ -153,7 +153,7 @@ impl Reader<'_> {
     // --------------------------------------------------------------------------------------------------------------- points
 
     fn points(&self, node: &Node) -> Option<Points> {
-        let mut fields = Fields::of(node, "`points`", self.findings)?;
+        let mut fields = Fields::of(node, "`points` of the program", self.findings)?;
         let classes = fields.required("classes", "RK0102", "declare at least one: `classes: { bonus: { expiry: { rolling: 12mo } } }`");
         let classes = classes.map(|node| self.all(node, Self::class)).unwrap_or_default();
         let earn = fields

@@ -11,6 +11,7 @@ use crate::engine::money::Money;
 use crate::engine::profile::{Category, Name};
 use crate::engine::rule::Place;
 use crate::engine::rule::diagnostic::Diagnostic;
+use crate::engine::rule::language;
 use crate::engine::rule::suggest::nearest;
 use crate::engine::rule::syntax::{Entry, Node};
 use crate::engine::time::{Span, Timestamp, Zone, zone_names};
@@ -524,6 +525,13 @@ impl<'n, 'f> Fields<'n, 'f> {
 
     /// Says which keys are unknown, and which are missing.
     pub fn finish(self) {
+        // what is read here and stands not in the table would be unknown to editors
+        debug_assert!(
+            language::shape(self.what).is_some_and(|shape| self.known.iter().all(|key| shape.names().any(|name| name == *key))),
+            "engine/rule/language.rs does not describe all of {:?} in {}",
+            self.known,
+            self.what
+        );
         let mut explained = Vec::new();
         for entry in self.entries {
             let key = &*entry.key.text;
