@@ -194,6 +194,7 @@ pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, batch: usize, telem
         }
     };
     let mut under_way = FuturesUnordered::new();
+    let mut owed = Vec::new();
     let mut since_recovery = Stopwatch::start();
     while !*shutdown.borrow() {
         if since_recovery.elapsed() >= RECOVER_EVERY {
@@ -208,7 +209,7 @@ pub async fn run(dispatcher: &Dispatcher, clock: &dyn Clock, batch: usize, telem
         woken.as_mut().enable();
         let watch = Stopwatch::start();
         telemetry.vitals.begin(Part::Dispatch);
-        let preparing = prepare(dispatcher, Look::Now(clock.now()), batch);
+        let preparing = prepare(dispatcher, Look::Now(clock.now()), batch, &mut owed);
         tokio::pin!(preparing);
         // never dropped half done: what it claims would stay claimed
         let prepared = loop {
@@ -293,7 +294,12 @@ fn observe(telemetry: &Telemetry, sent: &Result<Pass, StoreError>, watch: Stopwa
 
 /// One pass: at most `limit` messages that are due. A replay ([`Look::AsDue`]) sends each in its own instant.
 pub async fn run_once(dispatcher: &Dispatcher, look: Look, limit: usize) -> Result<Pass, StoreError> {
-    let (mut pass, sendings) = prepare(dispatcher, look, limit).await?;
+    let mut owed = Vec::new();
+    let prepared = prepare(dispatcher, look, limit, &mut owed).await;
+    if prepared.is_err() {
+        give_back(dispatcher.store.as_ref(), &mut owed).await?;
+    }
+    let (mut pass, sendings) = prepared?;
     pass += deliver(dispatcher, sendings, 1).await?;
     Ok(pass)
 }
@@ -306,10 +312,37 @@ struct Sendings {
     ready: Vec<Ready>,
 }
 
-/// Claims, asks the gates, commits the intents.
-async fn prepare(dispatcher: &Dispatcher, look: Look, limit: usize) -> Result<(Pass, Sendings), StoreError> {
+/// Claims, asks the gates, commits the intents. `owed`: what passes before claimed and could not get out, as nobody knows what was
+/// written; it is given back first, and what this pass claims stands there if it fails.
+async fn prepare(dispatcher: &Dispatcher, look: Look, limit: usize, owed: &mut Vec<MessageResult>) -> Result<(Pass, Sendings), StoreError> {
     let store = dispatcher.store.as_ref();
+    give_back(store, owed).await?;
     let claimed = store.claim_messages(look, limit, &dispatcher.worker).await?;
+    *owed = claimed.iter().flat_map(|person| untouched(person, instant(look, person))).collect();
+    let prepared = ask_and_intend(dispatcher, look, claimed).await?;
+    owed.clear();
+    Ok(prepared)
+}
+
+/// What is said of messages that were claimed, whether their intent is on record or not: no byte of them has left.
+fn untouched(person: &ClaimedMessages, now: Timestamp) -> impl Iterator<Item = MessageResult> {
+    person.messages.iter().flat_map(move |claimed| {
+        let called_back = ResultKind::Retry { until: claimed.message.due_at, refused: true };
+        let detail = "called back before it began to leave: the database did not say whether its intent was on record";
+        [result(claimed, now, called_back, None, detail), result(claimed, now, ResultKind::Release, None, "")]
+    })
+}
+
+async fn give_back(store: &dyn Store, owed: &mut Vec<MessageResult>) -> Result<(), StoreError> {
+    if !owed.is_empty() {
+        store.record_results(owed.clone()).await?;
+        owed.clear();
+    }
+    Ok(())
+}
+
+async fn ask_and_intend(dispatcher: &Dispatcher, look: Look, claimed: Vec<ClaimedMessages>) -> Result<(Pass, Sendings), StoreError> {
+    let store = dispatcher.store.as_ref();
     let mut pass = Pass { claimed: claimed.iter().map(|person| person.messages.len() as u64).sum(), ..Pass::default() };
     let Some(first) = claimed.iter().map(|person| instant(look, person)).min() else {
         return Ok((pass, Sendings { snapshot: None, generation: 0, ready: Vec::new() }));

@@ -26,7 +26,7 @@ use crate::engine::profile::Name;
 use crate::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use crate::faults::Point;
 use crate::message;
-use crate::store::{CLAIMS_MAX, Claim, ClaimedProfile, Committed, DecisionCommit, Look, Store, StoreError};
+use crate::store::{CLAIMS_MAX, Claim, ClaimedProfile, Committed, DecisionCommit, DueProfiles, Look, Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
 use crate::versions::{RuleVersions, Snapshot};
@@ -117,6 +117,7 @@ pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, batch: usize, telemet
     let Signals { wake, next, mut shutdown } = signals;
     let (mut heartbeat_due, mut sources_due) = (Timestamp::DISTANT_PAST, Timestamp::DISTANT_PAST);
     let mut steps = StepWatch::start(clock.now());
+    let mut owed = Vec::new();
     while !*shutdown.borrow() {
         // interest is registered before looking: what comes in between is not missed
         let woken = wake.notified();
@@ -142,7 +143,7 @@ pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, batch: usize, telemet
         }
         let watch = Stopwatch::start();
         telemetry.vitals.begin(Part::Evaluate);
-        let looked = run_once(evaluator, Look::Now(now), batch).await;
+        let looked = pass(evaluator, Look::Now(now), batch, &mut owed).await;
         telemetry.vitals.end(Part::Evaluate);
         observe(telemetry, &looked, watch);
         match looked {
@@ -204,8 +205,37 @@ fn observe(telemetry: &Telemetry, looked: &Result<Pass, StoreError>, watch: Stop
 
 /// One pass: at most `limit` profiles that are due. A replay ([`Look::AsDue`]) decides about each in its own instant.
 pub async fn run_once(evaluator: &Evaluator, look: Look, limit: usize) -> Result<Pass, StoreError> {
+    let mut owed = Vec::new();
+    let passed = pass(evaluator, look, limit, &mut owed).await;
+    if passed.is_err() {
+        give_back(evaluator.store.as_ref(), &mut owed).await?;
+    }
+    passed
+}
+
+/// One pass. `owed`: claims of passes before that could not be ended, as nobody knows what was written; they are given back first, and
+/// those of this pass stand there if it fails.
+async fn pass(evaluator: &Evaluator, look: Look, limit: usize, owed: &mut Vec<Claim>) -> Result<Pass, StoreError> {
     let store = evaluator.store.as_ref();
+    give_back(store, owed).await?;
     let due = store.claim_due(look.upto(), limit, &evaluator.worker).await?;
+    *owed = due.profiles.iter().map(|claimed| claimed.claim).collect();
+    let pass = decide_about(evaluator, look, due).await?;
+    owed.clear();
+    Ok(pass)
+}
+
+/// Whoever was written about is not claimed any more, so that giving them back does nothing; the others are due as they were.
+async fn give_back(store: &dyn Store, owed: &mut Vec<Claim>) -> Result<(), StoreError> {
+    if !owed.is_empty() {
+        store.release_profiles(owed.clone()).await?;
+        owed.clear();
+    }
+    Ok(())
+}
+
+async fn decide_about(evaluator: &Evaluator, look: Look, due: DueProfiles) -> Result<Pass, StoreError> {
+    let store = evaluator.store.as_ref();
     let late_ms = due.profiles.iter().map(|claimed| look.upto().ms_since(claimed.due_at)).max().unwrap_or(0);
     let pass = Pass { claimed: due.profiles.len() as u64, set_aside: due.corrupt.len() as u64, late_ms, ..Pass::default() };
     for (profile, error) in &due.corrupt {

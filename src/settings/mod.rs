@@ -61,6 +61,7 @@ pub struct DatabaseSettings {
     pub recent_event_ids: usize,
     pub connections: u32,
     pub beat_seconds: u64,
+    pub answer_seconds: u64,
 }
 
 impl DatabaseSettings {
@@ -175,12 +176,13 @@ impl Settings {
 
     /// How the database is opened.
     pub fn capacity(&self) -> Capacity {
-        let DatabaseSettings { readers, recent_event_ids, connections, beat_seconds, .. } = self.database;
+        let DatabaseSettings { readers, recent_event_ids, connections, beat_seconds, answer_seconds, .. } = self.database;
         Capacity {
             readers,
             recent_ids_max: recent_event_ids,
             connections,
             beat: Duration::from_secs(beat_seconds),
+            answer: Duration::from_secs(answer_seconds),
             clocks_differ_ms: self.ingest.future_tolerance_seconds as i64 * 1_000,
         }
     }
@@ -206,6 +208,7 @@ impl Settings {
                 url: reader.secret("database.url"),
                 connections: reader.value("database.connections", |text| number(text, 2, 1_000)),
                 beat_seconds: reader.value("database.beat_seconds", |text| number(text, 1, 300)),
+                answer_seconds: reader.value("database.answer_seconds", |text| number(text, 1, 600)),
                 readers: reader.value("database.readers", |text| number(text, 1, 64)),
                 recent_event_ids: reader.value("database.recent_event_ids", |text| number(text, 1_000, 100_000_000)),
             },
@@ -538,7 +541,7 @@ mod tests {
             "my.yaml:3:12",
             "expected a number from 1 to 64",
             "unknown key `database.pfad`",
-            "known here: `path`, `url`, `connections`, `beat_seconds`, `readers`, `recent_event_ids`",
+            "known here: `path`, `url`, `connections`, `beat_seconds`, `answer_seconds`, `readers`, `recent_event_ids`",
             "`logs` is a mapping, not a text",
             "`rules.directory` is a text, not nothing",
         ] {

@@ -36,6 +36,8 @@ pub struct Capacity {
     pub connections: u32,
     /// See [`postgres::Options::beat`].
     pub beat: Duration,
+    /// See [`postgres::Options::answer`].
+    pub answer: Duration,
 }
 
 impl Place {
@@ -70,8 +72,8 @@ impl Place {
             }
             Place::Server(url) => {
                 let mut options = postgres::Options::new(url, environment);
-                if let Some(Capacity { connections, beat, .. }) = capacity {
-                    options = postgres::Options { connections, beat, dead_after: BEATS_MISSED * beat, ..options };
+                if let Some(Capacity { connections, beat, answer, .. }) = capacity {
+                    options = postgres::Options { connections, beat, dead_after: BEATS_MISSED * beat, answer, ..options };
                 }
                 self.settled(PostgresStore::open_with(options).await?).await
             }

@@ -12,6 +12,7 @@ use super::crash::TEMPLATES;
 use super::daemon::{Daemon, Place, eventually, text};
 use super::journey;
 use super::mail::sink::{Options, Sink};
+use super::proxy::{Link, Proxy};
 use super::store::server;
 
 /// A message about the order itself, which needs no way to unsubscribe.
@@ -31,7 +32,7 @@ impl Fleet {
         let at = |name: &str| place.path(name).display().to_string();
         std::fs::write(place.path("database.url"), &url).expect("written");
         let settings = format!(
-            "environment: shop\ndatabase: {{ url: \"file:{}\", beat_seconds: 1 }}\nrules: {{ directory: {} }}\nrecording: {{ directory: {} }}\n\
+            "environment: shop\ndatabase: {{ url: \"file:{}\", beat_seconds: 1, answer_seconds: 2 }}\nrules: {{ directory: {} }}\nrecording: {{ directory: {} }}\n\
              http: {{ listen: \"127.0.0.1:0\" }}\nserve: {{ drain_seconds: 10 }}\nlogs: {{ format: json, level: \"rekindle=trace,info\" }}\n\
              providers:\n  relay: {{ kind: smtp, host: localhost, port: {port}, connections: 4, tls: none }}\n",
             at("database.url"),
@@ -44,6 +45,23 @@ impl Fleet {
 
     fn look(&self, args: &[&str]) -> std::process::Output {
         Command::new(env!("CARGO_BIN_EXE_rekindle")).args(args).args(["--db", &self.url]).output().expect("it runs")
+    }
+
+    /// What the offline checker finds, given what happened outside: nothing; its balance.
+    fn checked(&self, answered: &[String], taken: &[String]) -> Json {
+        let write = |name: &str, lines: &[String]| {
+            let path = self.place.path(name);
+            std::fs::write(&path, lines.join("\n")).expect("written");
+            path.display().to_string()
+        };
+        let (answered, taken) = (write("answered.txt", answered), write("taken.txt", taken));
+        let output = self.look(&["doctor", "--format", "json", "--acknowledged", &answered, "--taken", &taken]);
+        let report: Json = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+        assert_eq!(report["findings"], json!([]), "{report:#}");
+        for what in ["lost", "doubled", "caps_exceeded"] {
+            assert_eq!(report["evidence"][what], 0, "{report:#}");
+        }
+        report["evidence"].clone()
     }
 
     /// How many messages are in which state.
@@ -166,4 +184,44 @@ async fn rules_that_one_daemon_puts_live_are_followed_by_the_other() {
     for daemon in [first, second] {
         assert_eq!(daemon.terminate().0, Some(0));
     }
+}
+
+/// The way of one daemon to the database goes silent, or is cut, while it takes in, decides, sends and records: it stops sending, says that
+/// it is not ready, and another takes over; when the way is mended it goes on by itself. Nothing is lost, nothing comes twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_i5_a_daemon_without_its_database_stands_back_and_another_takes_over() {
+    const PEOPLE: usize = 60;
+    let Some(server) = server::shared() else { return };
+    let sink = Sink::start(Options { offers: vec!["PIPELINING"], ..Options::default() }).await;
+    let url = server.database().await;
+    let proxy = Proxy::before(server.port());
+    let (near, far) = (Fleet::new(url.clone(), sink.port), Fleet::new(proxy.instead_of(&url), sink.port));
+    let key = near.place.write_key();
+    let (first, second) = (near.place.serve("first.log"), far.place.serve("second.log"));
+    let mut answered = Vec::new();
+    for (round, link) in [Link::Silent, Link::Cut, Link::SilentToClient, Link::SilentToServer].into_iter().enumerate() {
+        let people = round * PEOPLE..(round + 1) * PEOPLE;
+        let middle = people.start + PEOPLE / 2;
+        // at first whoever gets to it works on what both heard
+        let (mails, mut events) = (sink.mails().len(), orders(&second, people.start..middle));
+        second.send(&key, &events);
+        eventually("the first mails", || (sink.mails().len() > mails + 3).then_some(()));
+        proxy.set(link);
+        let refused = orders(&second, middle..people.end);
+        assert!(!second.try_send(&key, &refused), "{link:?}: what is not on disk is not answered for");
+        eventually("it is not ready", || (second.get("/readyz").0 != "200").then_some(()));
+        first.send(&key, &refused);
+        events.extend(refused);
+        near.until("the other does all of it", |states| states.keys().all(|state| ["accepted", "unknown"].contains(state))).await;
+        proxy.set(Link::Passes);
+        eventually("it is ready again", || (second.get("/readyz").0 == "200").then_some(()));
+        answered.extend(events.iter().filter_map(|event| event["messageId"].as_str().map(str::to_owned)));
+    }
+    near.looked_at_everybody(4 * PEOPLE as u64).await;
+    near.until("every message has ended", |states| states.keys().all(|state| ["accepted", "unknown"].contains(state))).await;
+    for daemon in [first, second] {
+        assert_eq!(daemon.terminate().0, Some(0));
+    }
+    let balance = near.checked(&answered, &sink.message_ids());
+    println!("{} unknown", balance["unknown"]);
 }

@@ -28,9 +28,11 @@ mod mail;
 mod messages;
 #[cfg(feature = "nats")]
 mod nats;
+mod outage;
 mod pack;
 mod people;
 mod providers;
+mod proxy;
 mod reload;
 mod retention;
 mod rule_tests;

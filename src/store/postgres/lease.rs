@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::{PgPool, Row as _};
+use sqlx::{PgConnection, PgPool, Row as _};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::Shared;
+use super::loan::{self, Loan, within};
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
 
@@ -29,6 +30,13 @@ pub(super) const FREE_MESSAGES: &str = "update messages set state = 'queued', wo
     where state in ('leased', 'sending') and state = 'leased'
         and not exists (select 1 from workers w where w.boot = messages.epoch >> 32)";
 
+/// A beat that was not taken is tried again after this long.
+const BEAT_AGAIN: Duration = Duration::from_secs(1);
+/// Half of this at least may pass until a beat is answered.
+const BEAT_WITHIN_MIN: Duration = Duration::from_secs(2);
+/// A farewell that is not heard within this is not heard.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+
 pub(super) struct Lease {
     /// Of its own: whoever waits for one of the others still lives.
     pool: PgPool,
@@ -39,6 +47,8 @@ pub(super) struct Lease {
     /// Set when nobody knows what was claimed under the present number.
     renounced: AtomicBool,
     wake: Notify,
+    /// How long the database may take for a beat.
+    within: Duration,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -47,7 +57,9 @@ impl Lease {
     pub async fn begin(pool: PgPool, shared: &Arc<Shared>, beat: Duration, dead_after: Duration) -> Result<Arc<Self>, StoreError> {
         let since = Stopwatch::start();
         bury(&pool, dead_after).await?;
-        let boot = join(&pool, shared).await?;
+        let mut loan = Loan::of(&pool).await?;
+        let boot = join(&mut loan, shared).await?;
+        loan.give_back();
         let lease = Arc::new(Lease {
             pool,
             boot: AtomicI64::new(boot),
@@ -55,6 +67,7 @@ impl Lease {
             fresh_for: dead_after / 2,
             renounced: AtomicBool::new(false),
             wake: Notify::new(),
+            within: beat.max(BEAT_WITHIN_MIN) / 2,
             task: Mutex::new(None),
         });
         let task = tokio::spawn(keep(Arc::clone(&lease), Arc::clone(shared), beat, dead_after));
@@ -82,29 +95,35 @@ impl Lease {
             task.abort();
         }
         let leave = async {
-            sqlx::query(LEAVE).bind(self.boot()).execute(&self.pool).await?;
-            free(&self.pool).await
+            let mut loan = Loan::of(&self.pool).await?;
+            sqlx::query(LEAVE).bind(self.boot()).execute(&mut *loan).await?;
+            free(&mut loan).await?;
+            loan.give_back();
+            Ok(())
         };
-        if let Err(error) = leave.await {
+        if let Err(error) = within(Some(LEAVE_WITHIN), leave).await {
             tracing::warn!(database = %shared.name, error = %error, "could not take leave: what was claimed is free when this process counts as dead");
         }
-        self.pool.close().await;
+        loan::close(&self.pool).await;
     }
 
     fn note(&self, since: Stopwatch) {
         *self.beaten_at.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    async fn beat(&self, shared: &Shared, dead_after: Duration) -> Result<(), StoreError> {
-        let (since, pool) = (Stopwatch::start(), &self.pool);
+    async fn beat(&self, shared: &Shared) -> Result<(), StoreError> {
+        let mut loan = Loan::of(&self.pool).await?;
+        let since = Stopwatch::start();
         if self.renounced.swap(false, Ordering::AcqRel) {
-            self.boot.store(join(pool, shared).await.inspect_err(|_| self.renounced.store(true, Ordering::Release))?, Ordering::Release);
-        } else if sqlx::query(BEAT).bind(self.boot()).execute(pool).await?.rows_affected() == 0 {
+            self.boot
+                .store(join(&mut loan, shared).await.inspect_err(|_| self.renounced.store(true, Ordering::Release))?, Ordering::Release);
+        } else if sqlx::query(BEAT).bind(self.boot()).execute(&mut *loan).await?.rows_affected() == 0 {
             tracing::warn!(database = %shared.name, boot = self.boot(), "this process was taken for dead; it goes on under another number, and what it had claimed is free");
-            self.boot.store(join(pool, shared).await?, Ordering::Release);
+            self.boot.store(join(&mut loan, shared).await?, Ordering::Release);
         }
         self.note(since);
-        bury(pool, dead_after).await
+        loan.give_back();
+        Ok(())
     }
 }
 
@@ -117,33 +136,45 @@ impl Drop for Lease {
 }
 
 async fn keep(lease: Arc<Lease>, shared: Arc<Shared>, beat: Duration, dead_after: Duration) {
+    let mut pause = beat;
     loop {
         // a beat that is asked for comes at once
-        let _asked = tokio::time::timeout(beat, lease.wake.notified()).await;
-        if let Err(error) = lease.beat(&shared, dead_after).await {
-            tracing::warn!(database = %shared.name, error = %error, "the database did not take the heartbeat");
+        let _asked = tokio::time::timeout(pause, lease.wake.notified()).await;
+        pause = match within(Some(lease.within), lease.beat(&shared)).await {
+            Ok(()) => beat,
+            Err(error) => {
+                tracing::warn!(database = %shared.name, error = %error, "the database did not take the heartbeat");
+                beat.min(BEAT_AGAIN)
+            }
+        };
+        // who waits for somebody's lock here looks alive all the same
+        if let Err(error) = within(Some(lease.within), bury(&lease.pool, dead_after)).await {
+            tracing::warn!(database = %shared.name, error = %error, "could not look after processes that no longer beat");
         }
     }
 }
 
 /// A number of its own, from which this process's epochs are made.
-async fn join(pool: &PgPool, shared: &Shared) -> Result<i64, StoreError> {
-    let boot: i64 = sqlx::query(JOIN).fetch_one(pool).await?.try_get(0)?;
+async fn join(connection: &mut PgConnection, shared: &Shared) -> Result<i64, StoreError> {
+    let boot: i64 = sqlx::query(JOIN).fetch_one(connection).await?.try_get(0)?;
     shared.next_epoch.store(boot << 32, Ordering::Release);
     Ok(boot)
 }
 
 async fn bury(pool: &PgPool, dead_after: Duration) -> Result<(), StoreError> {
     let after = i64::try_from(dead_after.as_millis()).unwrap_or(i64::MAX);
-    let dead = sqlx::query(BURY).bind(after).execute(pool).await?.rows_affected();
+    let mut loan = Loan::of(pool).await?;
+    let dead = sqlx::query(BURY).bind(after).execute(&mut *loan).await?.rows_affected();
     if dead > 0 {
         tracing::warn!(processes = dead, "processes have not beaten for too long and count as dead; what they had claimed is free");
     }
-    free(pool).await
+    free(&mut loan).await?;
+    loan.give_back();
+    Ok(())
 }
 
-async fn free(pool: &PgPool) -> Result<(), StoreError> {
-    sqlx::query(FREE_CLAIMS).execute(pool).await?;
-    sqlx::query(FREE_MESSAGES).execute(pool).await?;
+async fn free(connection: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query(FREE_CLAIMS).execute(&mut *connection).await?;
+    sqlx::query(FREE_MESSAGES).execute(&mut *connection).await?;
     Ok(())
 }

@@ -9,9 +9,11 @@
 //!   beaten for [`Options::dead_after`] is dead, its claims are void, and what it was sending is nobody's until somebody records that
 //!   nobody knows. Every claim has an epoch whose upper half is that number, and every write checks it: a process that was taken for dead
 //!   writes nothing any more;
-//! - **what is forbidden is forbidden at once**: send-intents share a lock that whoever pauses something takes alone.
+//! - **what is forbidden is forbidden at once**: send-intents share a lock that whoever pauses something takes alone;
+//! - **nobody waits for ever** ([`loan`]): a database that does not answer for [`Options::answer`] is away, whatever the network says.
 
 mod lease;
+mod loan;
 mod open;
 mod take;
 
@@ -21,9 +23,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
 
 use self::lease::Lease;
+use self::loan::Loan;
+pub(super) use self::loan::within;
 pub use self::open::{Options, name_of};
 pub(super) use self::take::take;
 use super::sql::world::{self, WorldCache};
@@ -34,6 +38,7 @@ use crate::clock::Stopwatch;
 use crate::engine::coupon::Salt;
 use crate::engine::decide::World;
 use crate::engine::time::Timestamp;
+use crate::faults::Point;
 
 /// A transaction that others got in the way of is tried so often.
 const TRIES_MAX: u32 = 8;
@@ -48,6 +53,8 @@ const GENERATION_FRESH: Duration = Duration::from_millis(200);
 pub struct PostgresStore {
     pool: PgPool,
     shared: Arc<Shared>,
+    /// How long the database may take for an operation; none: as long as it does.
+    answer: Option<Duration>,
     /// None: opened to read only.
     lease: Option<Arc<Lease>>,
 }
@@ -96,22 +103,62 @@ impl PostgresStore {
 
     async fn attempt<W: Work>(&self, work: &W) -> Result<W::Done, StoreError> {
         let lease = self.lease.as_ref().ok_or_else(|| StoreError::Unavailable("it was opened to read only".into()))?;
-        let mut transaction = self.pool.begin().await?;
-        let mut memory = Memory::of(&self.shared);
-        let done = work.apply(&mut Tx { session: Session::Postgres(&mut transaction), memory: &mut memory }).await?;
-        memory.write(&mut transaction).await?;
-        if let Err(error) = transaction.commit().await {
-            // nobody knows whether it was done: whatever was claimed by it is left to those who look after the dead
-            lease.renounce();
-            return Err(error.into());
+        let mut loan = Loan::of(&self.pool).await?;
+        let done = self.attempt_on(&mut loan, lease, work).await;
+        // what it was asked is undone when the server notices that nobody is there any more
+        if !matches!(done, Err(StoreError::Unavailable(_))) {
+            loan.give_back();
         }
-        Ok(done)
+        done
+    }
+
+    async fn attempt_on<W: Work>(&self, connection: &mut PgConnection, lease: &Lease, work: &W) -> Result<W::Done, StoreError> {
+        let mut transaction = within(self.answer, async { Ok(connection.begin().await?) }).await?;
+        let mut memory = Memory::of(&self.shared);
+        let applied = within(self.answer, async {
+            let done = work.apply(&mut Tx { session: Session::Postgres(&mut transaction), memory: &mut memory }).await?;
+            memory.write(&mut transaction).await?;
+            Ok(done)
+        });
+        match applied.await {
+            Ok(done) => {
+                Point::StoreWriting.reach();
+                let committed = within(self.answer, async { Ok(transaction.commit().await?) }).await;
+                // nobody knows whether it was done: whatever was claimed by it is left to those who look after the dead
+                committed.inspect_err(|_| lease.renounce())?;
+                Point::StoreWritten.reach();
+                Ok(done)
+            }
+            // it may never answer again
+            Err(error @ StoreError::Unavailable(_)) => Err(error),
+            Err(error) => {
+                within(self.answer, async { Ok(transaction.rollback().await?) }).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A reader's transaction: what it sees does not change.
+const READ: &str = "begin isolation level repeatable read read only";
+const READ_TO_THE_END: &str = "rollback";
+
+impl PostgresStore {
+    async fn view_in(&self, connection: &mut PgConnection, month_start: Timestamp) -> Result<WorldView, StoreError> {
+        let numbers = take::numbers(connection).await?;
+        let (generation, live) = (numbers.generation, numbers.live);
+        if let Some(world) = self.shared.world.get(numbers.world, month_start, numbers.profiles) {
+            return Ok(WorldView { world, generation, live });
+        }
+        let read = world::read(&mut Session::Postgres(connection), month_start, numbers.profiles).await?;
+        let world = World { coupon_salt: self.shared.coupon_salt.clone(), ..read };
+        Ok(WorldView { world: self.shared.world.put(numbers.world, month_start, world), generation, live })
     }
 }
 
 #[async_trait]
 impl Backend for PostgresStore {
-    type Reader = Transaction<'static, Postgres>;
+    type Reader = Loan;
 
     async fn write<W: Work>(&self, work: W) -> Result<W::Done, StoreError> {
         let mut tries = 0;
@@ -125,7 +172,20 @@ impl Backend for PostgresStore {
     }
 
     async fn reader(&self) -> Result<Self::Reader, StoreError> {
-        Ok(self.pool.begin_with("begin isolation level repeatable read read only").await?)
+        let mut loan = Loan::of(&self.pool).await?;
+        within(self.answer, async { Ok(loan.execute(READ).await?) }).await?;
+        Ok(loan)
+    }
+
+    async fn end(&self, mut reader: Loan) {
+        // one that does not even end is dropped
+        if within(self.answer, async { Ok(reader.execute(READ_TO_THE_END).await?) }).await.is_ok() {
+            reader.give_back();
+        }
+    }
+
+    fn answers_within(&self) -> Option<Duration> {
+        self.answer
     }
 
     fn session(reader: &mut Self::Reader) -> Session<'_> {
@@ -146,8 +206,10 @@ impl Backend for PostgresStore {
             return Ok(generation);
         }
         let since = Stopwatch::start();
-        let mut connection = self.pool.acquire().await.map_err(|error| self.failed(error.into()))?;
-        let generation = take::numbers(&mut connection).await.map_err(|error| self.failed(error))?.generation;
+        let mut loan = Loan::of(&self.pool).await.map_err(|error| self.failed(error))?;
+        let numbers = within(self.answer, take::numbers(&mut loan)).await.map_err(|error| self.failed(error))?;
+        loan.give_back();
+        let generation = numbers.generation;
         *self.shared.generation.lock().unwrap_or_else(PoisonError::into_inner) = Some((since, generation));
         Ok(generation)
     }
@@ -157,21 +219,10 @@ impl Backend for PostgresStore {
     }
 
     async fn view(&self, month_start: Timestamp) -> Result<WorldView, StoreError> {
-        let read = async {
-            let mut reader = self.reader().await?;
-            let numbers = take::numbers(&mut reader).await?;
-            if let Some(world) = self.shared.world.get(numbers.world, month_start, numbers.profiles) {
-                return Ok(WorldView { world, generation: numbers.generation, live: numbers.live });
-            }
-            let read = world::read(&mut Session::Postgres(&mut reader), month_start, numbers.profiles).await?;
-            let world = World { coupon_salt: self.shared.coupon_salt.clone(), ..read };
-            Ok(WorldView {
-                world: self.shared.world.put(numbers.world, month_start, world),
-                generation: numbers.generation,
-                live: numbers.live,
-            })
-        };
-        read.await.map_err(|error| self.failed(error))
+        let mut reader = self.reader().await?;
+        let read = within(self.answer, self.view_in(&mut reader, month_start)).await;
+        self.end(reader).await;
+        read.map_err(|error| self.failed(error))
     }
 
     fn trusts_its_claims(&self) -> bool {
@@ -183,7 +234,7 @@ impl Backend for PostgresStore {
         if let Some(lease) = &self.lease {
             lease.end(&self.shared).await;
         }
-        self.pool.close().await;
+        loan::close(&self.pool).await;
     }
 
     fn failed(&self, error: StoreError) -> StoreError {

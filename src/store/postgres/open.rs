@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, PgConnection, PgPool, Row as _};
 
 use super::lease::Lease;
-use super::{PostgresStore, Shared};
+use super::{PostgresStore, Shared, loan};
 use crate::engine::coupon::Salt;
 use crate::store::StoreError;
 use crate::store::sql::{self, Migrations, Session, origin};
@@ -28,6 +28,8 @@ pub struct Options {
     pub beat: Duration,
     /// How long nothing is heard of a process before others take over what it had claimed. Default: 30 seconds.
     pub dead_after: Duration,
+    /// How long the database may take for an operation before it counts as away. Default: 30 seconds.
+    pub answer: Duration,
     /// See [`crate::store::sqlite::Options::coupon_salt`].
     pub coupon_salt: Option<[u8; KEY_BYTES]>,
 }
@@ -40,6 +42,7 @@ impl Options {
             connections: 8,
             beat: Duration::from_secs(10),
             dead_after: Duration::from_secs(30),
+            answer: Duration::from_secs(30),
             coupon_salt: None,
         }
     }
@@ -60,8 +63,6 @@ pub(super) const MIGRATIONS: Migrations = Migrations(&[
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(10);
 /// Connections of a command that only looks.
 const CONNECTIONS_TO_READ: u32 = 2;
-/// A statement that runs longer is ended by the server: nothing here takes that long, unless somebody holds a lock.
-const STATEMENT_WITHIN_MS: &str = "30000";
 
 pub(super) const SCHEMA: &str = "select coalesce(max(version), 0) from _sqlx_migrations";
 
@@ -75,12 +76,13 @@ pub(super) async fn open(options: Options) -> Result<PostgresStore, StoreError> 
     let hasher = origin::new_hasher(&mut session).await?;
     let coupon_salt = origin::new_coupon_salt(&mut session, options.coupon_salt).await?;
     drop(connection);
-    let pool = connect(&options.url, &name, options.connections, Some(STATEMENT_WITHIN_MS)).await?;
+    let answer = Some(options.answer);
+    let pool = connect(&options.url, &name, options.connections, answer).await?;
     // no work, however long, keeps the sign of life from going out
-    let for_beats = connect(&options.url, &name, 1, Some(STATEMENT_WITHIN_MS)).await?;
+    let for_beats = connect(&options.url, &name, 1, answer).await?;
     let shared = Arc::new(Shared::new(name, environment, coupon_salt, hasher));
     let lease = Lease::begin(for_beats, &shared, options.beat, options.dead_after).await?;
-    let store = PostgresStore { pool, shared, lease: Some(lease) };
+    let store = PostgresStore { pool, shared, answer, lease: Some(lease) };
     sql::finish_first_looks(&store).await?;
     Ok(store)
 }
@@ -99,20 +101,20 @@ pub(super) async fn to_read(url: &str) -> Result<PostgresStore, StoreError> {
     drop(connection);
     // who only reads gives no codes
     let shared = Arc::new(Shared::new(name, environment, Salt::default(), hasher));
-    Ok(PostgresStore { pool, shared, lease: None })
+    Ok(PostgresStore { pool, shared, answer: None, lease: None })
 }
 
-/// `within_ms`: how long a statement may take; none: as long as it does.
-async fn connect(url: &str, name: &str, connections: u32, within_ms: Option<&'static str>) -> Result<PgPool, StoreError> {
+/// `answer`: how long a statement may take; none: as long as it does.
+async fn connect(url: &str, name: &str, connections: u32, answer: Option<Duration>) -> Result<PgPool, StoreError> {
     let connect = PgConnectOptions::from_str(url).map_err(|_| unopened(name, "expected postgres://user:password@host:port/name"))?;
     // a commit is on disk when it returns, whatever the server's default is
-    let connect = connect
-        .application_name("rekindle")
-        .options([("synchronous_commit", "on")])
-        .options(within_ms.into_iter().flat_map(|within| [("statement_timeout", within), ("lock_timeout", within)]))
-        .disable_statement_logging();
-    let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_WITHIN).connect_with(connect).await;
-    pool.map_err(|error| unopened(name, error))
+    let connect = connect.application_name("rekindle").options([("synchronous_commit", "on")]).disable_statement_logging();
+    let connect = answer.into_iter().fold(connect, loan::bounded);
+    let acquired = answer.map_or(ACQUIRE_WITHIN, |answer| answer.min(ACQUIRE_WITHIN));
+    let options = PgPoolOptions::new().max_connections(connections).acquire_timeout(acquired);
+    // the pool's own test would wait for ever
+    let options = options.test_before_acquire(false).before_acquire(|connection, _| Box::pin(loan::leads_there(connection)));
+    options.connect_with(connect).await.map_err(|error| unopened(name, error))
 }
 
 /// A database as people may read of it: without user and password.

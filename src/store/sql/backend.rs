@@ -1,6 +1,7 @@
 //! The [`Store`] over any database that can run a piece of [`Work`] and give a session to read in.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -14,6 +15,7 @@ use crate::engine::decide::Pause;
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::store::erasure::{Cause, Erased, Erasure};
+use crate::store::postgres::within;
 use crate::store::retention::{Kept, Oldest, Removal, RemovalRow, Removed};
 use crate::store::suppression::{Hasher, Lift, Suppress, Suppression};
 use crate::store::{
@@ -35,6 +37,12 @@ pub(in crate::store) trait Backend: Send + Sync {
     async fn reader(&self) -> Result<Self::Reader, StoreError>;
 
     fn session(reader: &mut Self::Reader) -> Session<'_>;
+
+    /// Lets a reader go that has read all that it was for. One that is just dropped costs a connection.
+    async fn end(&self, reader: Self::Reader);
+
+    /// How long a read may take before the database counts as away; none: as long as it does.
+    fn answers_within(&self) -> Option<Duration>;
 
     fn hasher(&self) -> &Hasher;
 
@@ -64,9 +72,13 @@ macro_rules! read {
     ($store:ident, |$session:ident| $read:expr) => {{
         let read = async {
             let mut reader = $store.reader().await?;
-            let mut session = Self::session(&mut reader);
-            let $session = &mut session;
-            $read.await
+            let answer = {
+                let mut session = Self::session(&mut reader);
+                let $session = &mut session;
+                within($store.answers_within(), $read).await
+            };
+            $store.end(reader).await;
+            answer
         };
         read.await.map_err(|error| $store.failed(error))
     }};

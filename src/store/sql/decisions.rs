@@ -469,7 +469,7 @@ pub(super) struct Release(pub Vec<Claim>);
 /// $1: (profile, epoch). The claim did not count.
 pub(super) const RELEASE: Sql = Sql {
     sqlite: "update claims set worker = null, claims = claims - 1
-    where (profile_id, epoch) in (select value ->> 0, value ->> 1 from json_each($1))",
+    where (profile_id, epoch) in (select value ->> 0, value ->> 1 from json_each($1)) and worker is not null",
     postgres: "update claims set worker = null, claims = claims - 1
         from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as epoch from jsonb_array_elements($1::jsonb) as value) j
         where claims.bucket = bucket(j.id) and claims.profile_id = j.id and claims.epoch = j.epoch and claims.worker is not null",

@@ -396,7 +396,9 @@ fn carrier(table: &str, person: Option<&str>, columns: Columns) -> Carrier {
 /// Whether a move into this database was begun and not ended.
 pub(in crate::store) async fn is_under_way<B: Backend>(store: &B) -> Result<bool, StoreError> {
     let mut reader = store.reader().await?;
-    Ok(query(&MOVED_UNTIL).fetch_optional(&mut B::session(&mut reader)).await?.is_some())
+    let until = query(&MOVED_UNTIL).fetch_optional(&mut B::session(&mut reader)).await?;
+    store.end(reader).await;
+    Ok(until.is_some())
 }
 
 async fn number(sql: &'static Sql, session: &mut Session<'_>) -> Result<Option<i64>, StoreError> {

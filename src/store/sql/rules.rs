@@ -211,7 +211,9 @@ pub(in crate::store) async fn finish_first_looks<B: Backend>(store: &B) -> Resul
 
 async fn open_first_looks<B: Backend>(store: &B) -> Result<Option<Row>, StoreError> {
     let mut reader = store.reader().await?;
-    query(&OPEN_FIRST_LOOKS).fetch_optional(&mut B::session(&mut reader)).await
+    let open = query(&OPEN_FIRST_LOOKS).fetch_optional(&mut B::session(&mut reader)).await;
+    store.end(reader).await;
+    open
 }
 
 pub(super) async fn make_all_due<B: Backend>(store: &B, at: Timestamp, spread_ms: i64) -> Result<u64, StoreError> {

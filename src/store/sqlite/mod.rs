@@ -17,6 +17,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::{Sqlite, SqlitePool, Transaction};
@@ -110,6 +111,12 @@ impl Backend for SqliteStore {
 
     fn session(reader: &mut Self::Reader) -> Session<'_> {
         Session::Sqlite(reader)
+    }
+
+    async fn end(&self, _reader: Self::Reader) {}
+
+    fn answers_within(&self) -> Option<Duration> {
+        None
     }
 
     fn hasher(&self) -> &Hasher {

@@ -93,6 +93,10 @@ impl Server {
         assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url(&self, database: &str) -> String {
         format!("postgres://rekindle@127.0.0.1:{}/{database}", self.port)
     }
