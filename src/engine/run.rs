@@ -128,6 +128,12 @@ pub fn lets_next_follow(outcome: Option<Outcome>) -> bool {
     outcome.is_some_and(|outcome| FOLLOWED.contains(&outcome))
 }
 
+/// The step at an index, and if it is a ladder's first rung the others too.
+pub fn rungs_of(rule: &Rule, first: usize) -> impl Iterator<Item = usize> {
+    let further = rule.steps.iter().enumerate().filter(move |(_, step)| step.rung.is_some_and(|rung| rung.first == first));
+    std::iter::once(first).chain(further.map(|(index, _)| index).filter(move |index| *index != first))
+}
+
 /// Whether a step has come as far as a `require` asks.
 pub fn satisfies(step: &StepState, required: Required) -> bool {
     let StepState::Sent { tries, .. } = step else {

@@ -198,6 +198,15 @@ impl Span {
         }
     }
 
+    /// Both, one after the other.
+    pub fn plus(self, other: Span) -> Self {
+        Span {
+            months: self.months.saturating_add(other.months),
+            days: self.days.saturating_add(other.days),
+            ms: self.ms.saturating_add(other.ms),
+        }
+    }
+
     pub fn negated(self) -> Self {
         Span { months: -self.months, days: -self.days, ms: -self.ms }
     }

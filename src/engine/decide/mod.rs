@@ -12,6 +12,7 @@
 mod calendar;
 mod due;
 mod facts;
+mod ladder;
 mod notice;
 mod passage;
 mod steps;
@@ -365,23 +366,26 @@ impl<'a> Look<'a> {
     /// Cancels the messages of a run that have not gone out.
     fn call_back(&mut self, index: usize, run: &Run, because: &str) {
         for message in run.open_messages() {
-            let is_pending = self.profile.slots.iter().any(|slot| slot.message == message && slot.sent_at.is_none());
-            if !is_pending {
-                // it may have gone, or wait for another try after nobody knows what: only the latter can still be called back, and its
-                // slot stays taken
-                self.made.cancelled.push((message, because.into()));
-                continue;
-            }
-            self.profile.slots.retain(|slot| slot.message != message);
-            self.release_coupon(message);
-            if let Some(run) = self.profile.runs.get_mut(index) {
-                run.cancel(message, self.now);
-            }
-            match self.made.messages.iter().position(|queued| queued.id == message) {
-                // queued by this very decision: it never was
-                Some(index) => drop(self.made.messages.remove(index)),
-                None => self.made.cancelled.push((message, because.into())),
-            }
+            self.call_back_one(index, message, because);
+        }
+    }
+
+    fn call_back_one(&mut self, run_index: usize, message: MessageId, because: &str) {
+        let is_pending = self.profile.slots.iter().any(|slot| slot.message == message && slot.sent_at.is_none());
+        if !is_pending {
+            // it may have gone, or wait for another try after nobody knows what: only the latter can still be called back, and its
+            // slot stays taken
+            return self.made.cancelled.push((message, because.into()));
+        }
+        self.profile.slots.retain(|slot| slot.message != message);
+        self.release_coupon(message);
+        if let Some(run) = self.profile.runs.get_mut(run_index) {
+            run.cancel(message, self.now);
+        }
+        match self.made.messages.iter().position(|queued| queued.id == message) {
+            // queued by this very decision: it never was
+            Some(index) => drop(self.made.messages.remove(index)),
+            None => self.made.cancelled.push((message, because.into())),
         }
     }
 

@@ -18,14 +18,14 @@ use crate::engine::tier;
 use crate::engine::time::Timestamp;
 
 /// A due step, as its stages see it.
-struct Due<'a> {
-    rule: &'a Rule,
-    step: &'a Step,
+pub(super) struct Due<'a> {
+    pub rule: &'a Rule,
+    pub step: &'a Step,
     /// Index into `profile.runs` and into the run's steps.
-    run_index: usize,
-    index: usize,
+    pub run_index: usize,
+    pub index: usize,
     /// The run as it stood when the step's turn came.
-    run: Run,
+    pub run: Run,
     planned: Timestamp,
 }
 
@@ -143,9 +143,9 @@ impl<'a> Look<'a> {
     /// The earlier step whose outcome is still missing.
     fn require_missing(&self, due: &Due<'a>) -> Option<(&'a Name, Required)> {
         let require = due.step.require?;
-        let state = due.run.steps.get(require.step)?;
         let named = &due.rule.steps.get(require.step)?.id;
-        (!run::satisfies(state, require.outcome)).then_some((named, require.outcome))
+        let mut states = run::rungs_of(due.rule, require.step).filter_map(|index| due.run.steps.get(index));
+        (!states.any(|state| run::satisfies(state, require.outcome))).then_some((named, require.outcome))
     }
 
     fn wait_for_require(&mut self, due: &Due<'a>, (step, outcome): (&Name, Required)) -> bool {
@@ -223,6 +223,9 @@ impl<'a> Look<'a> {
     }
 
     fn send(&mut self, due: &Due<'a>, send: &'a Send) -> bool {
+        if let Some(because) = self.rung_is_needless(due) {
+            return self.skip(due, because);
+        }
         let notice = match self.notice_to_give(due) {
             Ok(notice) => notice,
             Err(because) => return self.skip(due, because),
@@ -299,6 +302,9 @@ impl<'a> Look<'a> {
                 Ok(face_value) => self.made.budget_used.push((offer.coupon.clone(), self.now, face_value)),
                 Err(because) => return self.drop_step(due, "budget", &because),
             }
+        }
+        if let Some(rung) = due.step.rung {
+            self.overtake(due, rung);
         }
         self.profile.slots.push(Slot { message: id, rule: rule.id.clone(), category: send.category, channel, sent_at: None });
         self.remember_sent(rule, run.number);

@@ -63,7 +63,8 @@ pub enum Source {
     LocalHour,
     LocalDate,
     Running(Name),
-    Done(usize),
+    /// A step, and the further rungs of its ladder.
+    Done(std::ops::Range<usize>),
     RunNumber,
 }
 
@@ -182,8 +183,8 @@ impl Source {
                 Ok((i64::from(running), Timestamp::FOREVER))
             }
             Source::Done(step) => {
-                let state = question.subject.run.and_then(|run| run.steps.get(*step));
-                Ok((i64::from(state.is_some_and(is_done)), Timestamp::FOREVER))
+                let states = question.subject.run.and_then(|run| run.steps.get(step.clone())).unwrap_or_default();
+                Ok((i64::from(states.iter().any(is_done)), Timestamp::FOREVER))
             }
             Source::RunNumber => {
                 let run = question.subject.run.ok_or(Trouble::MISSING)?;

@@ -319,12 +319,21 @@ pub const SEND: Shape = Shape {
     keys: &[
         must("template", Name(Names::Template), "A folder of `templates/`."),
         key("channels", CHANNELS, "Alternatives in order, not all of them."),
-        later("ladder", "Several channels in turn."),
+        key("ladder", List(&Of(&RUNG)), "One channel after the other, as long as that is needed."),
         key("category", CATEGORY, "Default: the policy's."),
         key("offer", Either(&[Name(Names::Coupon), Of(&OFFER)]), "A coupon, issued as the message goes out."),
         key("data", Map(&Text), "Texts for the template's variables, in Liquid."),
         key("languages", List(&Text), "Only these translations."),
         key("max_late", MAX_LATE, "How late it may still go out."),
+    ],
+};
+
+pub const RUNG: Shape = Shape {
+    what: "a rung",
+    keys: &[
+        must("channel", Words(&["email", "push", "sms", "whatsapp", "inapp", "webhook"]), "By which channel."),
+        key("after", Duration, "Since the first rung; every rung but the first has it."),
+        key("unless", Words(&["accepted", "delivered", "opened"]), "Not needed once a rung before has come that far."),
     ],
 };
 
@@ -896,7 +905,7 @@ pub const VARIABLE: Shape = Shape {
 };
 
 /// Every mapping that `check` reads key by key.
-pub const READ_BY_CHECK: [&Shape; 62] = [
+pub const READ_BY_CHECK: [&Shape; 63] = [
     &EVENT,
     &PROPERTY,
     &ATTRIBUTE,
@@ -912,6 +921,7 @@ pub const READ_BY_CHECK: [&Shape; 62] = [
     &SEND_AT,
     &REQUIRE,
     &SEND,
+    &RUNG,
     &OFFER,
     &POINTS,
     &TAKE,

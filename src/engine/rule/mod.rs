@@ -371,7 +371,8 @@ pub struct Step {
     /// Since the run's start.
     pub after: Span,
     pub send_at: Option<SendAt>,
-    pub condition: Option<Condition>,
+    /// Shared by the rungs of a ladder.
+    pub condition: Option<Arc<Condition>>,
     pub require: Option<Require>,
     pub max_late: Option<MaxLate>,
     pub action: Action,
@@ -379,6 +380,17 @@ pub struct Step {
     pub wakes_on: u16,
     /// The take whose `notice` this step is, by its index in `steps`.
     pub notice_of: Option<usize>,
+    /// Set where a `ladder` was written: each of its rungs is a step.
+    pub rung: Option<Rung>,
+}
+
+/// A step's place in a ladder. The first rung has the step's own id, the others `ID.2`, `ID.3`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rung {
+    /// Index of the ladder's first rung in `steps`.
+    pub first: usize,
+    /// Not needed once a rung before has come that far.
+    pub unless: Required,
 }
 
 /// A window of local time that a planned instant is moved into.
@@ -393,7 +405,7 @@ pub struct SendAt {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Require {
-    /// Index of an earlier step.
+    /// Index of an earlier step; of a ladder its first rung, and any of them counts.
     pub step: usize,
     pub outcome: Required,
 }

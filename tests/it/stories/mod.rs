@@ -7,6 +7,7 @@ mod calendar;
 mod caps;
 mod explain;
 mod faults;
+mod ladder;
 mod meanings;
 mod penalty;
 mod promises;

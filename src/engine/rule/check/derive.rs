@@ -106,7 +106,10 @@ pub fn link(steps: &mut [Step]) {
     let mut notices: BTreeMap<usize, usize> = BTreeMap::new();
     for (index, step) in steps.iter().enumerate() {
         if let Some(require) = step.require {
-            *wakes.entry(require.step).or_default() |= awaited(require.outcome);
+            let rungs = steps.iter().enumerate().filter(|(_, other)| other.rung.is_some_and(|rung| rung.first == require.step));
+            for index in std::iter::once(require.step).chain(rungs.map(|(index, _)| index)) {
+                *wakes.entry(index).or_default() |= awaited(require.outcome);
+            }
         }
         if let Action::Take(take) = &step.action {
             // on channels without receipts its acceptance is what delivery is judged by; a bounce before the take voids it

@@ -8,6 +8,7 @@ mod condition;
 mod derive;
 mod dictionary;
 pub mod engine_events;
+mod ladder;
 mod policy;
 mod program;
 mod read;

@@ -1,9 +1,11 @@
 //! Steps and their actions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::condition::Compiler;
 use super::derive;
+use super::ladder;
 use super::policy::max_late;
 use super::program::{RESTORE_WITHIN_MS, overlay};
 use super::read::{Fields, unknown};
@@ -31,17 +33,46 @@ pub struct StepReader<'c> {
     pub templates: &'c TemplateCatalog,
 }
 
-/// The ids of the steps before, with whether each is a send.
+/// The ids of the steps before, with what each is; a ladder's further rungs stand here too.
 #[derive(Default)]
 struct Before<'n> {
-    steps: Vec<(&'n str, bool)>,
+    steps: Vec<(&'n str, Kind)>,
 }
 
-impl Before<'_> {
-    fn position(&self, id: &str) -> Option<(usize, bool)> {
-        let index = self.steps.iter().position(|(other, _)| *other == id)?;
-        self.steps.get(index).map(|(_, is_send)| (index, *is_send))
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Send,
+    Ladder,
+    Other,
+}
+
+impl Kind {
+    fn of(node: &Node) -> Kind {
+        match node.get("send") {
+            Some(send) if send.get("ladder").is_some() => Kind::Ladder,
+            Some(_) => Kind::Send,
+            None => Kind::Other,
+        }
     }
+}
+
+impl<'n> Before<'n> {
+    fn position(&self, id: &str) -> Option<(usize, Kind)> {
+        let index = self.steps.iter().position(|(other, _)| *other == id)?;
+        self.steps.get(index).map(|(_, kind)| (index, *kind))
+    }
+
+    fn push(&mut self, node: &'n Node) {
+        let id = node.get("id").and_then(Node::text).unwrap_or_default();
+        self.steps.push((id, Kind::of(node)));
+        self.steps.extend((1..ladder::rungs(node)).map(|_| ("", Kind::Ladder)));
+    }
+}
+
+/// A step as it was read: what several rungs share stands once.
+struct Read {
+    step: Step,
+    rungs: Vec<ladder::Written>,
 }
 
 impl StepReader<'_> {
@@ -58,14 +89,18 @@ impl StepReader<'_> {
             findings.wrong(node, "a rule without steps does nothing", None);
         }
         self.check_ids(step_nodes.iter().chain(&exit_nodes));
-        let names: Vec<Name> = step_nodes.iter().chain(&exit_nodes).filter_map(|node| node.get("id")?.text()).map(Name::from).collect();
+        let named = |node: &Node| -> Option<Vec<Name>> {
+            let id = node.get("id")?.text()?;
+            Some((1..=ladder::rungs(node)).map(|number| ladder::id(id, number)).collect())
+        };
+        let names: Vec<Name> = step_nodes.iter().chain(&exit_nodes).filter_map(named).flatten().collect();
         let reader = StepReader { compiler: Compiler { steps: &names, ..self.compiler }, templates: self.templates };
         let mut before = Before::default();
         let mut latest = Span::ZERO;
         let mut read = Vec::new();
         for node in &step_nodes {
             let step = reader.step(node, &before, false);
-            if let Some(step) = &step {
+            if let Some(Read { step, .. }) = &step {
                 if step.after.exact_ms() < latest.exact_ms() {
                     let at = node.get("after").unwrap_or(node);
                     let message = format!("`{}` comes after {} here, the step before it after {latest}", step.id, step.after);
@@ -74,13 +109,16 @@ impl StepReader<'_> {
                 }
                 latest = step.after;
             }
-            before.steps.push((node.get("id").and_then(Node::text).unwrap_or_default(), node.get("send").is_some()));
-            read.push((node, step));
+            before.push(node);
+            read.push(step);
         }
         self.check_notices(&step_nodes);
-        let exits = exit_nodes.iter().filter_map(|node| reader.step(node, &before, true)).collect();
-        let is_whole = read.iter().all(|(_, step)| step.is_some());
-        let mut steps: Vec<Step> = read.into_iter().filter_map(|(_, step)| step).collect();
+        let exits = exit_nodes.iter().filter_map(|node| reader.step(node, &before, true)).map(|read| read.step).collect();
+        let is_whole = read.iter().all(Option::is_some);
+        let mut steps = Vec::new();
+        for Read { step, rungs } in read.into_iter().flatten() {
+            ladder::expand(step, rungs, &mut steps);
+        }
         if is_whole {
             derive::link(&mut steps);
         }
@@ -124,7 +162,7 @@ impl StepReader<'_> {
         }
     }
 
-    fn step(&self, node: &Node, before: &Before<'_>, is_exit: bool) -> Option<Step> {
+    fn step(&self, node: &Node, before: &Before<'_>, is_exit: bool) -> Option<Read> {
         let findings = self.compiler.findings;
         let mut fields = Fields::of(node, "a step", findings)?;
         let id_node = fields.required("id", "RK0102", "`id: tell`");
@@ -144,19 +182,21 @@ impl StepReader<'_> {
         let max_late = fields.get("max_late").map(|node| max_late(node, findings));
         let action = self.action(&mut fields, before, is_exit);
         fields.finish();
-        let (action, own_max_late) = action?;
-        Some(Step {
+        let (action, own_max_late, rungs) = action?;
+        let step = Step {
             id: id?,
             place: id_node.map_or_else(|| node.place.clone(), |node| node.place.clone()),
             after: after?,
             send_at: flat(send_at)?,
-            condition: flat(condition)?,
+            condition: flat(condition)?.map(Arc::new),
             require: flat(require)?,
             max_late: own_max_late.or(flat(max_late)?),
             action,
             wakes_on: 0,
             notice_of: None,
-        })
+            rung: None,
+        };
+        Some(Read { step, rungs })
     }
 
     fn send_at(&self, node: &Node) -> Option<SendAt> {
@@ -193,31 +233,37 @@ impl StepReader<'_> {
         let outcome_node = fields.get("outcome");
         let outcome = outcome_node.map_or(Some(Required::Done), |node| findings.one_of(node, &OUTCOMES));
         fields.finish();
-        let (step, is_send) = self.earlier(step_node?, before, "RK0114")?;
+        let (step, kind) = self.earlier(step_node?, before, "RK0114")?;
         let outcome = outcome?;
-        if let Some(node) = outcome_node.filter(|_| !is_send && outcome != Required::Done) {
+        if let Some(node) = outcome_node.filter(|_| kind == Kind::Other && outcome != Required::Done) {
             findings.error("RK0114", node, "that step sends nothing, so it can only be `done`", "`outcome: done`".to_owned());
         }
         Some(Require { step, outcome })
     }
 
-    /// The index of a step that stands before this one, and whether it sends.
-    fn earlier(&self, node: &Node, before: &Before<'_>, code: &'static str) -> Option<(usize, bool)> {
+    /// The index of a step that stands before this one, and what it is.
+    fn earlier(&self, node: &Node, before: &Before<'_>, code: &'static str) -> Option<(usize, Kind)> {
         let text = self.compiler.findings.text(node, "the id of an earlier step")?;
         if let Some(found) = before.position(text) {
             return Some(found);
         }
         let later = self.compiler.steps.iter().any(|step| &**step == text);
         let message = if later { format!("step `{text}` does not stand before this one") } else { format!("there is no step `{text}`") };
-        let suggestion = nearest(text, before.steps.iter().map(|(id, _)| *id)).map(|id| format!("did you mean `{id}`?"));
+        let suggestion =
+            nearest(text, before.steps.iter().map(|(id, _)| *id).filter(|id| !id.is_empty())).map(|id| format!("did you mean `{id}`?"));
         self.compiler.findings.error(code, node, message, suggestion);
         None
     }
 
     // -------------------------------------------------------------------------------------------------------------- actions
 
-    /// The one action, and the `max_late` of a send.
-    fn action(&self, fields: &mut Fields<'_, '_>, before: &Before<'_>, is_exit: bool) -> Option<(Action, Option<MaxLate>)> {
+    /// The one action, and the `max_late` and the rungs of a send.
+    fn action(
+        &self,
+        fields: &mut Fields<'_, '_>,
+        before: &Before<'_>,
+        is_exit: bool,
+    ) -> Option<(Action, Option<MaxLate>, Vec<ladder::Written>)> {
         let findings = self.compiler.findings;
         let given: Vec<&str> = ACTIONS.into_iter().filter(|action| fields.has(action)).collect();
         if given.len() != 1 && !(given.is_empty() && fields.has_like(&ACTIONS)) {
@@ -229,7 +275,7 @@ impl StepReader<'_> {
             findings.error("RK0121", fields.node, message, help);
         }
         let refused = ACTIONS_NOT_YET.into_iter().filter(|key| fields.not_yet(key)).count();
-        let send = fields.get("send").map(|node| self.send(node));
+        let send = fields.get("send").map(|node| self.send(node, is_exit));
         let points = fields.get("points").map(|node| self.points(node));
         let take = fields.get("take").map(|node| self.take(node, before, is_exit));
         let tier = fields.get("tier").map(|node| self.tier(node));
@@ -240,24 +286,27 @@ impl StepReader<'_> {
             return None;
         }
         if let Some(send) = send {
-            let (send, max_late) = send?;
-            return Some((Action::Send(send), max_late));
+            let (send, max_late, rungs) = send?;
+            return Some((Action::Send(send), max_late, rungs));
         }
         let action = points.or(take).or(tier).or(grant).or(set).or(alert);
-        action.flatten().map(|action| (action, None))
+        action.flatten().map(|action| (action, None, Vec::new()))
     }
 
-    fn send(&self, node: &Node) -> Option<(Send, Option<MaxLate>)> {
+    fn send(&self, node: &Node, is_exit: bool) -> Option<(Send, Option<MaxLate>, Vec<ladder::Written>)> {
         let findings = self.compiler.findings;
         let mut fields = Fields::of(node, "`send`", findings)?;
         let template = fields.required("template", "RK0230", "name a template: `template: welcome`");
-        fields.not_yet("ladder");
-        let channels_node = if fields.has("ladder") {
-            fields.get("channels")
-        } else {
-            fields.required("channels", "RK0102", "name at least one channel: `channels: [push, email]`")
+        let ladder_node = fields.get("ladder");
+        let rungs = ladder_node.map(|node| ladder::read(node, &mut fields, is_exit, findings));
+        let channels_node = match ladder_node {
+            Some(node) => Some(node),
+            None => fields.required("channels", "RK0102", "name at least one channel: `channels: [push, email]`"),
         };
-        let channels = channels_node.map(|node| findings.channels(node));
+        let channels = match &rungs {
+            Some(rungs) => rungs.as_ref().map(|rungs| rungs.iter().map(|rung| rung.channel).collect()),
+            None => channels_node.map(|node| findings.channels(node)),
+        };
         if let (Some([]), Some(node)) = (channels.as_deref(), channels_node.filter(|node| node.items().is_some_and(<[Node]>::is_empty))) {
             findings.wrong(node, "no channel is named", "`channels: [push, email]`".to_owned());
         }
@@ -290,7 +339,7 @@ impl StepReader<'_> {
         if send.category == Category::Marketing {
             findings.note_marketing(&node.place);
         }
-        Some((send, flat(max_late)?))
+        Some((send, flat(max_late)?, flat(rungs)?.unwrap_or_default()))
     }
 
     /// The policy says by whom each channel goes. What it does not name is passed over for the send's next channel; if it names none of
@@ -429,13 +478,17 @@ impl StepReader<'_> {
     }
 
     fn notice(&self, node: &Node, before: &Before<'_>) -> Option<usize> {
-        let (index, is_send) = self.earlier(node, before, "RK0404")?;
-        if !is_send {
-            let message = format!("step `{}` sends nothing, so it announces nothing", node.text().unwrap_or_default());
-            self.compiler.findings.error("RK0404", node, message, "name an earlier step with `send`".to_owned());
-            return None;
-        }
-        Some(index)
+        let (index, kind) = self.earlier(node, before, "RK0404")?;
+        let id = node.text().unwrap_or_default();
+        let (message, help) = match kind {
+            Kind::Send => return Some(index),
+            Kind::Ladder => {
+                (format!("step `{id}` is a ladder: each of its rungs would announce another day"), "name a step with `channels`")
+            }
+            Kind::Other => (format!("step `{id}` sends nothing, so it announces nothing"), "name an earlier step with `send`"),
+        };
+        self.compiler.findings.error("RK0404", node, message, help.to_owned());
+        None
     }
 
     /// A take that the program or every pack forbids would wait for ever.

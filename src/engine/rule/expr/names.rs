@@ -356,7 +356,10 @@ impl Checker<'_> {
             "done" => {
                 let steps: Vec<&str> = self.scope.steps.iter().map(|step| &**step).collect();
                 let index = self.one_of(&key, &steps, "step", "RK0114", at)?;
-                Some(self.number(Source::Done(index), Kind::Bool))
+                // further rungs of a ladder follow it as `ID.2`, `ID.3`
+                let is_rung = |step: &&&str| step.strip_prefix(&*key).is_some_and(|rest| rest.starts_with('.'));
+                let rungs = steps.iter().skip(index + 1).take_while(is_rung).count();
+                Some(self.number(Source::Done(index..index + 1 + rungs), Kind::Bool))
             }
             "points_of" => {
                 let classes: Vec<&str> =
