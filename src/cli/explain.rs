@@ -47,7 +47,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Database { store, environment } = args.database.open().await?;
     let stored = database::person(store.as_ref(), &args.user).await?;
     let set = database::live_rules(store.as_ref()).await?;
-    let Some(rule) = set.rule(&args.rule) else {
+    let Some(rule) = set.called(&args.rule) else {
         let known: Vec<&str> = set.rules.iter().map(|rule| &*rule.id).collect();
         bail!("no rule `{}` is live here; there are {}", args.rule, known.join(", "));
     };
@@ -56,7 +56,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let replayed = if environment == DEMO { store.latest_heartbeat().await?.max(decided) } else { None };
     let now = args.at.or(replayed).unwrap_or_else(|| SystemClock.now());
     if decided.is_some_and(|decided| now < decided) {
-        return past(&args, store.as_ref(), &set, &stored, now).await;
+        return past(&args, store.as_ref(), &set, &rule.id, &stored, now).await;
     }
     let view = store.world(set.policy.month_start(now)).await?;
     let older = older_rules(store.as_ref(), &set, &stored).await?;
@@ -100,9 +100,16 @@ fn show(args: &Args, explanation: &Explanation) -> anyhow::Result<()> {
 }
 
 /// The state of a past instant is not kept, but every decision is: what the rule decided about this person by then.
-async fn past(args: &Args, store: &dyn Store, set: &RuleSet, stored: &StoredProfile, at: Timestamp) -> anyhow::Result<ExitCode> {
+async fn past(
+    args: &Args,
+    store: &dyn Store,
+    set: &RuleSet,
+    rule: &str,
+    stored: &StoredProfile,
+    at: Timestamp,
+) -> anyhow::Result<ExitCode> {
     let history = store.history(stored.id).await?;
-    let by_then = |row: &&EntryRow| *row.entry.rule == *args.rule && row.entry.at <= at;
+    let by_then = |row: &&EntryRow| *row.entry.rule == *rule && row.entry.at <= at;
     let rows: Vec<&EntryRow> = history.entries.iter().filter(by_then).collect();
     let shown = rows.get(rows.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
     let zone = set.policy.zone_of(&stored.profile);
@@ -111,7 +118,7 @@ async fn past(args: &Args, store: &dyn Store, set: &RuleSet, stored: &StoredProf
         println!("{}", serde_json::to_string_pretty(&lines).context("cannot be written as JSON")?);
         return Ok(ExitCode::Fine);
     }
-    println!("{}   user {}   decided by {} {}", args.rule, args.user, local(at, &zone), zone.name());
+    println!("{rule}   user {}   decided by {} {}", args.user, local(at, &zone), zone.name());
     for row in shown {
         let entry = &row.entry;
         let until = entry.until.map(|until| format!(", until {}", local(until, &zone))).unwrap_or_default();

@@ -74,7 +74,7 @@ pub(super) async fn all(console: &Console, by: &str) -> Result<Reply, StoreError
 /// Looks at everybody again because of one rule: at whom it is set aside stands in no list.
 pub(super) async fn rule(console: &Console, rule: &str, by: &str) -> Result<Reply, StoreError> {
     let rules = console.rules.snapshot().rules;
-    if rules.rule(rule).is_none() {
+    if rules.called(rule).is_none() {
         let near = nearest(rule, rules.rules.iter().map(|rule| &*rule.id)).map(|near| format!("; did you mean `{near}`?"));
         return Ok(Reply::refused(format!("no rule `{rule}` is live here{}", near.unwrap_or_default())));
     }

@@ -26,7 +26,7 @@ pub struct Sample<'a> {
 
 /// The step of a rule that sends on that channel: the one named, else the first.
 pub fn pick<'a>(rules: &'a RuleSet, rule: &str, step: Option<&str>, channel: Option<Kind>) -> Result<Sample<'a>, String> {
-    let rule = rules.rule(rule).ok_or_else(|| format!("there is no rule `{rule}`"))?;
+    let rule = rules.called(rule).ok_or_else(|| format!("there is no rule `{rule}`"))?;
     let sends = rule.steps.iter().chain(&rule.on_exit).filter_map(|step| match &step.action {
         Action::Send(send) => Some((step, send)),
         _ => None,

@@ -388,6 +388,8 @@ pub enum What {
     Acted,
     /// Somebody of the shop is to know: level, names and text.
     Alerted,
+    /// What a step of a rule in shadow would have done.
+    Shadowed,
     /// The step was skipped: audience, `if`, holdout.
     Skipped,
     /// A gate, `require` or `notice` said "not now, until".
@@ -401,7 +403,7 @@ pub enum What {
 }
 
 impl What {
-    pub const ALL: [What; 14] = [
+    pub const ALL: [What; 15] = [
         What::Entered,
         What::Existing,
         What::Pending,
@@ -411,6 +413,7 @@ impl What {
         What::Queued,
         What::Acted,
         What::Alerted,
+        What::Shadowed,
         What::Skipped,
         What::Held,
         What::Dropped,
@@ -429,6 +432,7 @@ impl What {
             What::Queued => "queued",
             What::Acted => "acted",
             What::Alerted => "alerted",
+            What::Shadowed => "shadowed",
             What::Skipped => "skipped",
             What::Held => "held",
             What::Dropped => "dropped",

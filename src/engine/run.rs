@@ -136,8 +136,11 @@ pub fn rungs_of(rule: &Rule, first: usize) -> impl Iterator<Item = usize> {
 
 /// Whether a step has come as far as a `require` asks.
 pub fn satisfies(step: &StepState, required: Required) -> bool {
-    let StepState::Sent { tries, .. } = step else {
-        return required == Required::Done && matches!(step, StepState::Acted { .. });
+    let tries = match step {
+        StepState::Sent { tries, .. } => tries,
+        // of what sends nothing only `done` is asked; a send in shadow would have come that far
+        StepState::Acted { .. } => return true,
+        _ => return false,
     };
     tries.iter().any(|t| match required {
         Required::Done | Required::Accepted => t.accepted_at.is_some() && t.outcome != Some(Outcome::Bounced),

@@ -12,7 +12,7 @@ use super::explain::explain;
 use super::testfile::{Expectation, Happens, Line, RuleTest, Wanted, When, json};
 use super::{Person, Sending, Timeline};
 use crate::engine::absorb::absorb;
-use crate::engine::action::Channel;
+use crate::engine::action::{Channel, Entry, What};
 use crate::engine::decide::Context;
 use crate::engine::event::{Event, EventKind};
 use crate::engine::features;
@@ -251,6 +251,10 @@ impl<'t> Stage<'t> {
             "entered" => Json::from(self.timeline.counts.entered.get(&rule.id).copied().unwrap_or_default()),
             "next_check" => Json::from(self.offset(person.due_at)),
             "sent" | "never_sent" => Json::Array(accepted(person).map(sent_as).collect()),
+            "shadowed" => {
+                let would = |entry: &&Entry| entry.what == What::Shadowed && self.test.rules.contains(&entry.rule);
+                Json::Array(person.entries.iter().filter(would).map(|entry| Json::from(&*entry.step)).collect())
+            }
             "points" => Json::from(points::balance(&person.profile.wallet, None, now).0),
             "points_of" => self.map_of(wanted, |class| Json::from(points::balance(&person.profile.wallet, Some(class), now).0)),
             "tier" => self.feature(&person.profile, "tier"),

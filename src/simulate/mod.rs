@@ -431,11 +431,11 @@ impl Timeline {
         match entry.what {
             What::Entered => *self.counts.entered.entry(Name::clone(&entry.rule)).or_default() += 1,
             What::Existing => *self.counts.existing.entry(Name::clone(&entry.rule)).or_default() += 1,
-            What::Acted | What::Alerted | What::Skipped | What::Held | What::Dropped if !entry.step.is_empty() => {
+            What::Acted | What::Alerted | What::Shadowed | What::Skipped | What::Held | What::Dropped if !entry.step.is_empty() => {
                 let key = (Name::clone(&entry.rule), entry.run, Name::clone(&entry.step));
                 let fate = person.steps.entry(key).or_default();
                 match entry.what {
-                    What::Acted | What::Alerted => fate.acted = true,
+                    What::Acted | What::Alerted | What::Shadowed => fate.acted = true,
                     What::Skipped => fate.skipped = true,
                     What::Held => fate.held = true,
                     _ => fate.ended = true,

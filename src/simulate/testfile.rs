@@ -370,7 +370,7 @@ impl Reader<'_> {
         let mut rules = Vec::new();
         for item in self.items(node) {
             let Some(id) = self.text(item) else { continue };
-            match self.set.rule(&id) {
+            match self.set.called(&id) {
                 Some(rule) => rules.push(Name::clone(&rule.id)),
                 None => {
                     let message = format!("no rule `{id}` in this rule set");

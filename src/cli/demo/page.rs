@@ -530,6 +530,7 @@ fn of_entry(row: &EntryRow, zone: &Zone) -> Option<Moment> {
         What::Existing => ("rule", format!("{place}: left alone, was so before the rule")),
         What::Acted => ("rule", format!("{place}: done")),
         What::Alerted => ("rule", format!("{place}: the shop is told")),
+        What::Shadowed => ("rule", format!("{place}: in shadow")),
         What::Quarantined => ("hold", format!("{place}: set aside")),
         // the message itself stands in the list
         What::Queued | What::Result | What::Pending => return None,

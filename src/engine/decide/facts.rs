@@ -318,7 +318,9 @@ impl<'a> Look<'a> {
             return self.restart(rule, key, event, started_at);
         }
         self.remember_start(rule, &key, started_at);
-        self.made.entered.push((rule.id.clone(), self.now));
+        if !rule.shadow {
+            self.made.entered.push((rule.id.clone(), self.now));
+        }
         self.start(rule, key, event, started_at, "a run begins");
     }
 

@@ -25,7 +25,12 @@ impl Look<'_> {
     /// does what a channel without receipts has accepted, and what is on its way.
     fn has_reached(&self, state: &StepState, outcome: Required) -> bool {
         use Outcome::{Accepted, Clicked, Delivered, Opened, Unknown};
-        let StepState::Sent { tries, .. } = state else { return false };
+        let tries = match state {
+            StepState::Sent { tries, .. } => tries,
+            // a send in shadow
+            StepState::Acted { .. } => return outcome != Required::Opened,
+            _ => return false,
+        };
         let is_pending = |message: MessageId| self.profile.slots.iter().any(|slot| slot.message == message && slot.sent_at.is_none());
         tries.iter().any(|t: &Try| match (outcome, t.outcome) {
             (_, Some(Opened | Clicked)) => true,

@@ -15,6 +15,7 @@ mod facts;
 mod ladder;
 mod notice;
 mod passage;
+mod shadow;
 mod steps;
 
 use std::collections::{BTreeMap, HashMap};

@@ -64,7 +64,7 @@ impl Look<'_> {
     }
 
     /// Why nothing may be taken from this person in this run at all.
-    fn spared(&self, rule: &Rule, run: &Run, index: usize) -> Option<String> {
+    pub(super) fn spared(&self, rule: &Rule, run: &Run, index: usize) -> Option<String> {
         if self.profile.silent_since() != run.silence_since {
             return Some("there was activity since the run began".to_owned());
         }

@@ -30,7 +30,7 @@ pub(super) struct Due<'a> {
 }
 
 /// What the gates of an action that is no send said.
-enum Passed {
+pub(super) enum Passed {
     Through,
     /// `moved`: the step has come to its end by that, so conditions are asked again.
     Stopped {
@@ -101,7 +101,9 @@ impl<'a> Look<'a> {
                 return false;
             }
         }
-        self.note_exposure(due);
+        if !due.rule.shadow {
+            self.note_exposure(due);
+        }
         if tries.is_some() {
             return self.fall_back(due);
         }
@@ -111,6 +113,7 @@ impl<'a> Look<'a> {
         }
         match &due.step.action {
             Action::Send(send) => self.send(due, send),
+            _ if due.rule.shadow => self.act_in_shadow(due),
             Action::Alert { level, text, notify } => self.alert(due, level, text.as_deref(), notify),
             Action::Take(take) if !held_out => self.take(due, take),
             _ => match self.through_gates(due) {
@@ -202,7 +205,7 @@ impl<'a> Look<'a> {
     }
 
     /// The gates of an action that is no send.
-    fn through_gates(&mut self, due: &Due<'a>) -> Passed {
+    pub(super) fn through_gates(&mut self, due: &Due<'a>) -> Passed {
         let (gate, answer) = self.ask(due, Asked::Other);
         match answer {
             Answer::Pass => Passed::Through,
@@ -295,6 +298,13 @@ impl<'a> Look<'a> {
         more_channels: bool,
     ) -> bool {
         let (rule, run) = (due.rule, &due.run);
+        if let Some(rung) = due.step.rung {
+            self.overtake(due, rung);
+        }
+        if rule.shadow {
+            self.remember_sent(rule, run.number);
+            return self.in_shadow(due, &format!("send {} by {channel}", send.template));
+        }
         let key = dedupe_key(&rule.id, &run.key, run.number, &self.profile.key, &due.step.id, channel);
         let id = MessageId::derive(self.now, key);
         if let Some(offer) = &send.offer {
@@ -302,9 +312,6 @@ impl<'a> Look<'a> {
                 Ok(face_value) => self.made.budget_used.push((offer.coupon.clone(), self.now, face_value)),
                 Err(because) => return self.drop_step(due, "budget", &because),
             }
-        }
-        if let Some(rung) = due.step.rung {
-            self.overtake(due, rung);
         }
         self.profile.slots.push(Slot { message: id, rule: rule.id.clone(), category: send.category, channel, sent_at: None });
         self.remember_sent(rule, run.number);
@@ -457,7 +464,7 @@ impl<'a> Look<'a> {
     // -------------------------------------------------------------------------------------------------------------- outcomes
 
     /// Writes what has become of the step; nothing holds it any more.
-    fn settle(&mut self, due: &Due<'_>, state: StepState) {
+    pub(super) fn settle(&mut self, due: &Due<'_>, state: StepState) {
         self.unhold(&due.rule.id, due.run.number, &due.step.id);
         let steps = self.profile.runs.get_mut(due.run_index).map(|run| &mut run.steps);
         if let Some(step) = steps.and_then(|steps| steps.get_mut(due.index)) {
@@ -471,7 +478,7 @@ impl<'a> Look<'a> {
         true
     }
 
-    fn skip(&mut self, due: &Due<'_>, because: impl AsRef<str>) -> bool {
+    pub(super) fn skip(&mut self, due: &Due<'_>, because: impl AsRef<str>) -> bool {
         let because = because.as_ref();
         self.settle(due, StepState::Skipped { at: self.now, because: because.into() });
         self.log(&due.rule.id, due.run.number, &due.step.id, What::Skipped, because, None);

@@ -4,7 +4,7 @@
 use super::{Answer, Ask, Asked, bucket};
 use crate::engine::decide::Context;
 use crate::engine::profile::{Category, Exposure, Name, Profile};
-use crate::engine::rule::Rule;
+use crate::engine::rule::{Rule, SHADOW};
 
 /// A held-out run walks its steps, but of its actions only transactional sends happen, and service sends of a rule that takes
 /// nothing.
@@ -42,7 +42,9 @@ pub fn assign(ctx: &Context<'_>, rule: &Rule, profile: &Profile) -> Option<(Expo
     {
         return Some((Exposure::HeldOut, policy()));
     }
-    if rule.holdout_bp > 0 && bucket(&rule.id, &profile.key) < rule.holdout_bp {
+    // in shadow the same people are left out as on the day it goes live
+    let salt = rule.id.strip_suffix(SHADOW).unwrap_or(&rule.id);
+    if rule.holdout_bp > 0 && bucket(salt, &profile.key) < rule.holdout_bp {
         return Some((Exposure::HeldOut, rule.id.clone()));
     }
     Some((Exposure::Treated, policy()))

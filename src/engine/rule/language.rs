@@ -204,7 +204,7 @@ pub const RULE: Shape = Shape {
         key("review_by", Date, "When it should be looked at again."),
         key("doc", Text, "Why it is as it is."),
         key("enabled", Bool, "False: runs end as `disabled`. Default: true."),
-        key("mode", Words(&["live", "shadow"]), "`shadow` decides and records, and does nothing (not yet available). Default: live."),
+        key("mode", Words(&["live", "shadow"]), "`shadow` decides and records, and does nothing. Default: live."),
         key("active", Of(&ACTIVE), "Outside: no entry, running ones end as `expired`. Default: always."),
         later("use", "A blueprint."),
         later("with", "Inputs of the blueprint."),
@@ -509,6 +509,7 @@ pub const EXPECT: Shape = Shape {
         key("blocked", Map(&Anything), "Steps that are held, and by what."),
         key("attributes", Map(&Anything), "Values of names."),
         key("entered", Number(0, i64::MAX), "How often a run began."),
+        key("shadowed", Anything, "Steps of rules in shadow that would have acted."),
     ],
 };
 

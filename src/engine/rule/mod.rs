@@ -39,7 +39,15 @@ impl RuleSet {
     pub fn rule(&self, id: &str) -> Option<&Rule> {
         self.rules.iter().find(|r| &*r.id == id)
     }
+
+    /// The rule that people call so: by its id, or by the id of its file where it is in shadow.
+    pub fn called(&self, id: &str) -> Option<&Rule> {
+        self.rule(id).or_else(|| self.rules.iter().find(|rule| rule.shadow && rule.id.strip_suffix(SHADOW) == Some(id)))
+    }
 }
+
+/// What follows the id of a rule in shadow: its state is its own, and nobody's on the day it goes live.
+pub const SHADOW: &str = "@shadow";
 
 /// The names that rules may use.
 #[derive(Debug, Default)]

@@ -13,5 +13,6 @@ mod penalty;
 mod promises;
 mod quiet;
 mod runs;
+mod shadow;
 mod silence;
 mod stage;

@@ -6,7 +6,7 @@ use super::condition::Compiler;
 use super::derive;
 use super::dictionary::event_name;
 use super::policy::max_late;
-use super::read::{Fields, Findings, Moment, not_yet, parse_percent, parse_time, unknown};
+use super::read::{Fields, Findings, Moment, parse_percent, parse_time, unknown};
 use super::steps::StepReader;
 use crate::engine::cron;
 use crate::engine::features;
@@ -14,7 +14,8 @@ use crate::engine::profile::Name;
 use crate::engine::rule::expr::{Condition, ValueType};
 use crate::engine::rule::syntax::Node;
 use crate::engine::rule::{
-    Active, At, AtDays, EventType, Existing, Feb29, MaxEntries, Place, Reentry, Rule, StopOn, TemplateCatalog, Trigger, WhileRunning,
+    Active, At, AtDays, EventType, Existing, Feb29, MaxEntries, Place, Reentry, Rule, SHADOW, StopOn, TemplateCatalog, Trigger,
+    WhileRunning,
 };
 use crate::engine::time::{Span, Timestamp, Zone};
 
@@ -58,7 +59,7 @@ fn rule(node: &Node, compiler: &Compiler<'_>, templates: &TemplateCatalog, sourc
     fields.read("review_by", |node| findings.text(node, "a date").and_then(|text| findings.date(node, text)));
     let tags = fields.get("tags").map(|node| findings.list_of(node, "[winback]", |item| findings.slug(item, 1))).unwrap_or_default();
     let enabled = fields.read("enabled", |node| findings.bool(node)).unwrap_or(true);
-    fields.read("mode", |node| mode(node, findings));
+    let shadow = fields.read("mode", |node| findings.one_of(node, &[("live", false), ("shadow", true)])).unwrap_or(false);
     if not_yet_at_all(&mut fields) {
         fields.finish();
         return None;
@@ -90,21 +91,24 @@ fn rule(node: &Node, compiler: &Compiler<'_>, templates: &TemplateCatalog, sourc
     let written = derive::Written { node, steps: steps_node, trigger: trigger_key };
     derive::check_own_writes(&written, compiler, source);
     let id = id?;
+    let name = name.unwrap_or(&id).to_owned();
+    let id = if shadow { Name::from(format!("{id}{SHADOW}")) } else { id };
     let mut rule = Rule {
-        name: name.unwrap_or(&id).to_owned(),
+        name,
         place: id_node.map_or_else(|| node.place.clone(), |node| node.place.clone()),
         owner: owner?.to_owned(),
         doc: doc.map(|doc| doc.trim_end().to_owned()),
         tags,
         enabled,
-        shadow: false,
+        shadow,
         active,
         audience,
         trigger: trigger?,
         unless,
         only_if_at_start,
         existing: existing.unwrap_or(Existing::Skip),
-        max_entries: max_entries.unwrap_or(default_entries),
+        // what nobody is touched by needs no brake
+        max_entries: if shadow { MaxEntries::None } else { max_entries.unwrap_or(default_entries) },
         hold_for,
         reentry: reentry.unwrap_or(Reentry::After { after: Span::days(30), max: None }),
         at_most,
@@ -141,14 +145,6 @@ fn not_yet_at_all(fields: &mut Fields<'_, '_>) -> bool {
         fields.not_yet("with");
     }
     from_blueprint
-}
-
-fn mode(node: &Node, findings: &Findings) -> Option<()> {
-    let shadow = findings.one_of(node, &[("live", false), ("shadow", true)])?;
-    if shadow {
-        findings.add(not_yet(node.place.clone(), "mode: shadow"));
-    }
-    Some(())
 }
 
 /// An audience that is one unknown word is an unknown segment.
