@@ -475,7 +475,8 @@ fn ask_gates(
         let message = &claimed.message;
         let room =
             |message: &Message| dispatcher.traffic.take(&dispatcher.channels, message.channel, &snapshot.rules.policy, message.id, now);
-        let step = next_step(&ctx, &mut profile, &claimed, &mut own_events, &room, now);
+        let text = |profile: &Profile, message: &Message| send::text_hash(snapshot, profile, message, now);
+        let step = next_step(&ctx, &mut profile, &claimed, &mut own_events, (&room, &text), now);
         match &step {
             // a provider without room is no decision about the person: the message says so itself, the log of decisions stays short
             IntentStep::Hold { because, .. } if because.starts_with(PROVIDER) => {}
@@ -511,13 +512,16 @@ fn ask_gates(
 /// How a hold by [`Traffic`] begins.
 const PROVIDER: &str = "provider: ";
 
+/// What is asked once the gates have let a message through: whether its provider has room, and what its text is.
+type Last<'a> = (&'a dyn Fn(&Message) -> Result<(), NoRoom>, &'a dyn Fn(&Profile, &Message) -> Option<u64>);
+
 /// What happens to one message now; `profile` takes the stamp of its slot, or gets the slot back.
 fn next_step(
     ctx: &Context<'_>,
     profile: &mut Profile,
     claimed: &ClaimedMessage,
     own_events: &mut Vec<Event>,
-    room: &dyn Fn(&Message) -> Result<(), NoRoom>,
+    (room, text): Last<'_>,
     now: Timestamp,
 ) -> IntentStep {
     let message = &claimed.message;
@@ -527,10 +531,18 @@ fn next_step(
         return end(profile, message, MessageState::Dead, because, now);
     }
     match judge(ctx, profile, message, now) {
-        Intent::Send { profile: stamped, own_event } => {
+        Intent::Send { profile: mut stamped, own_event } => {
             if let Err(NoRoom { until, because }) = room(message) {
                 let until = until.min(message.expires_at).max(now.plus_ms(1));
                 return IntentStep::Hold { until, because: Arc::from(format!("{PROVIDER}{because}")) };
+            }
+            let asked = ctx.rules.policy.duplicates.as_ref().filter(|policy| policy.categories.contains(&message.category));
+            if let Some(policy) = asked
+                && let Some(text) = text(&stamped, message)
+                && let Err(because) = gate::duplicates::stamp(policy, &mut stamped, message.id, text, now)
+            {
+                // no other channel follows: it is the message that has been had, not the way to the person that is closed
+                return end(profile, message, MessageState::Cancelled, format!("duplicates: {because}"), now);
             }
             *profile = *stamped;
             own_events.extend(own_event);

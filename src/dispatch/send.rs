@@ -12,11 +12,13 @@ use std::task::Poll;
 use super::retry::{self, Attempted};
 use super::{Dispatcher, Pass, Ready, outcome, result};
 use crate::channel::{Outcome as Answer, Outgoing, RetryClass};
-use crate::engine::action::Outcome;
+use crate::engine::action::{Message, Outcome};
 use crate::engine::decide::{Pause, ResultOf, result_event};
 use crate::engine::event::Value;
-use crate::engine::profile::Name;
+use crate::engine::gate::duplicates;
+use crate::engine::profile::{Name, Profile};
 use crate::engine::run::SUPPRESS;
+use crate::engine::time::Timestamp;
 use crate::faults::Point;
 use crate::message::{Content, RenderError, render};
 use crate::store::{MessageResult, PauseScope, ResultKind};
@@ -106,10 +108,19 @@ async fn render_all(snapshot: &Snapshot, mut ready: Vec<Ready>) -> Vec<(Ready, R
 }
 
 fn render_one(snapshot: &Snapshot, ready: Ready) -> (Ready, Result<Content, RenderError>) {
-    let (message, profile) = (&ready.claimed.message, &ready.profile);
-    let content = catch_unwind(AssertUnwindSafe(|| render(&snapshot.templates, snapshot.rules.names(), profile, message, ready.at)));
-    let content = content.unwrap_or_else(|_| Err(RenderError::Liquid { part: "template", because: "it panicked".into() }));
+    let content = written(snapshot, &ready.profile, &ready.claimed.message, ready.at);
     (ready, content)
+}
+
+fn written(snapshot: &Snapshot, profile: &Profile, message: &Message, at: Timestamp) -> Result<Content, RenderError> {
+    let content = catch_unwind(AssertUnwindSafe(|| render(&snapshot.templates, snapshot.rules.names(), profile, message, at)));
+    content.unwrap_or_else(|_| Err(RenderError::Liquid { part: "template", because: "it panicked".into() }))
+}
+
+/// What the gate `duplicates` compares; none where nothing can be written, which is told when it is to be sent.
+pub(super) fn text_hash(snapshot: &Snapshot, profile: &Profile, message: &Message, at: Timestamp) -> Option<u64> {
+    let content = written(snapshot, profile, message, at).ok()?;
+    Some(duplicates::text_hash(message.channel, content.parts()))
 }
 
 /// One attempt's end: an answer, or why nothing could be sent.

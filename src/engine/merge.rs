@@ -48,9 +48,13 @@ pub(super) fn absorb(profile: &mut Profile, event: &Event) {
 }
 
 fn slot_json(slot: &Slot, at: Timestamp) -> Json {
-    let Slot { message, rule, category, channel, sent_at } = slot;
+    let Slot { message, rule, category, channel, sent_at, text } = slot;
     let sent_at = sent_at.unwrap_or(at).as_ms();
-    json!({ "message": message.to_string(), "rule": &**rule, "category": category.name(), "channel": channel.name(), "sent_at": sent_at })
+    json!({
+        "message": message.to_string(), "rule": &**rule, "category": category.name(), "channel": channel.name(), "sent_at": sent_at,
+        // no number of JSON holds 64 bits everywhere
+        "text": text.map(|hash| format!("{hash:016x}")),
+    })
 }
 
 fn read_slot(json: &Json) -> Option<Slot> {
@@ -61,6 +65,7 @@ fn read_slot(json: &Json) -> Option<Slot> {
         category: Category::named(text("category")?)?,
         channel: Channel::named(text("channel")?)?,
         sent_at: Some(Timestamp::from_ms(json.get("sent_at")?.as_i64()?)),
+        text: text("text").and_then(|hash| u64::from_str_radix(hash, 16).ok()),
     })
 }
 
@@ -101,6 +106,7 @@ mod tests {
             category: Category::Marketing,
             channel: Channel::Email,
             sent_at,
+            text: None,
         };
         let coupon = |code: &str, issued_at| Coupon {
             offer: Name::from("COME-BACK"),

@@ -412,6 +412,8 @@ pub struct Slot {
     pub channel: Channel,
     /// None while pending; pending slots always count.
     pub sent_at: Option<Timestamp>,
+    /// Hash of the text that went out, where `policy.duplicates` asks for it.
+    pub text: Option<u64>,
 }
 
 /// What kind of message it is, for consent, caps and quiet hours.

@@ -142,6 +142,7 @@ fn policy() -> Policy {
         one_marketing_send_ms: None,
         caps: vec![],
         quiet_hours: vec![],
+        duplicates: None,
         on_block: OnBlock::default(),
         inhibit: vec![],
         sources: None,

@@ -22,8 +22,8 @@ use crate::engine::profile::{
 use crate::engine::time::{Span, Timestamp};
 
 /// The version that is written. Older ones are read:
-/// 1 knew no `Start.times`.
-pub const VERSION: u8 = 2;
+/// 1 knew no `Start.times`, 2 no `Slot.text`.
+pub const VERSION: u8 = 3;
 
 /// The oldest version that is read.
 const OLDEST: u8 = 1;
@@ -322,7 +322,6 @@ record!(WaitingEntry { rule, key, event, occurred_at });
 record!(Try { channel, message, outcome, accepted_at, at });
 record!(Notice { amount, not_before });
 record!(Hold { rule, run, step, gate, since, until, because });
-record!(Slot { message, rule, category, channel, sent_at });
 record!(Money { minor, currency });
 record!(Span { months, days, ms });
 
@@ -540,6 +539,25 @@ impl Stored for Passage {
             4 => Passage::Waiting(Stored::read(from)?),
             _ => return Err(from.error("no state of a passage")),
         })
+    }
+}
+
+impl Stored for Slot {
+    fn write(&self, to: &mut Writer) {
+        let Slot { message, rule, category, channel, sent_at, text } = self;
+        message.write(to);
+        rule.write(to);
+        category.write(to);
+        channel.write(to);
+        sent_at.write(to);
+        text.write(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (message, rule, category) = (Stored::read(from)?, Stored::read(from)?, Stored::read(from)?);
+        let (channel, sent_at) = (Stored::read(from)?, Stored::read(from)?);
+        let text = if from.version >= 3 { Stored::read(from)? } else { None };
+        Ok(Slot { message, rule, category, channel, sent_at, text })
     }
 }
 

@@ -432,6 +432,71 @@ async fn the_policys_retries_end_a_message_that_a_broken_connection_keeps_back()
     assert_eq!(pool.shop.messages("u0").await.remove(0).state, MessageState::Dead, "two attempts");
 }
 
+/// Two rules that greet with one template, as a copied rule does.
+fn greeted_twice(duplicates: &str) -> Rulebook {
+    let again = r#"
+  - id: hello-again
+    owner: tests
+    event: signed_up
+    reentry: { after: 1m }
+    steps:
+      - id: greet
+        send: { template: hello, channels: [sms, email], data: { } }
+"#;
+    let caps = RULES.find("  caps:").expect("caps");
+    let rules = RULES.find("rules:\n").expect("rules");
+    rulebook_of(&format!("{}{duplicates}{}{again}", &RULES[..caps], &RULES[rules..]))
+}
+
+#[tokio::test]
+async fn the_same_text_goes_once_to_a_person_within_the_span() {
+    for (duplicates, answers, expected) in [
+        ("", vec![], [MessageState::Accepted, MessageState::Accepted]),
+        ("  duplicates: { within: 24h }\n", vec![], [MessageState::Accepted, MessageState::Cancelled]),
+        // nobody knows whether it went: it may have
+        ("  duplicates: { within: 24h }\n", vec![ambiguous(false)], [MessageState::Unknown, MessageState::Cancelled]),
+        ("  duplicates: { within: 24h, categories: [service] }\n", vec![], [MessageState::Accepted, MessageState::Accepted]),
+    ] {
+        let shop = Shop::open_by(self::answers(answers), greeted_twice(duplicates)).await;
+        shop.meet("anna").await;
+        shop.sign_up("anna", start()).await;
+        shop.evaluate(start()).await;
+        shop.dispatch(start()).await;
+        let states: Vec<MessageState> = shop.messages("anna").await.iter().map(|row| row.state).collect();
+        assert_eq!(states, expected, "{duplicates}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_was_had_is_told_of_and_tries_no_other_channel_and_may_come_again_after_the_span() {
+    let shop = Shop::open_by(Scripted::default(), greeted_twice("  duplicates: { within: 24h }\n")).await;
+    shop.meet("anna").await;
+    let sign_up = async |now: Timestamp| {
+        shop.sign_up("anna", now).await;
+        shop.evaluate(now).await;
+        shop.dispatch(now).await;
+        shop.evaluate(now.plus_ms(1)).await;
+        shop.dispatch(now.plus_ms(1)).await;
+    };
+    sign_up(start()).await;
+    let messages = shop.messages("anna").await;
+    let because = messages[1].because.as_deref().expect("a reason");
+    assert!(because.starts_with("duplicates: the same text went on 2026-03-02T10:00:00Z, by rule hello"), "{because}");
+    assert_eq!(messages.len(), 2, "no e-mail follows");
+    assert_eq!(shop.slots("anna").await, 1, "what did not go counts for no cap");
+
+    // another process, the same row
+    let shop = shop.restart().await;
+    shop.sign_up("anna", start().plus_ms(DAY_MS - 1)).await;
+    shop.evaluate(start().plus_ms(DAY_MS - 1)).await;
+    shop.dispatch(start().plus_ms(DAY_MS - 1)).await;
+    assert_eq!(shop.sms.sent().len(), 1, "23:59:59 later it is still the same");
+    shop.sign_up("anna", start().plus_ms(DAY_MS + MINUTE_MS)).await;
+    shop.evaluate(start().plus_ms(DAY_MS + MINUTE_MS)).await;
+    shop.dispatch(start().plus_ms(DAY_MS + MINUTE_MS)).await;
+    assert_eq!(shop.sms.sent().len(), 2);
+}
+
 #[tokio::test]
 async fn what_a_provider_answers_is_what_the_message_becomes() {
     use MessageState::{Accepted, Failed, Queued, Unknown};

@@ -398,7 +398,8 @@ impl<'a> Look<'a> {
             CapWindow::LocalDay => DAY_MS + DAY_MS,
             CapWindow::LocalWeek | CapWindow::LocalMonth => SLOTS_KEPT_MS,
         });
-        let kept = self.now.plus_ms(-longest.chain(policy.one_marketing_send_ms).max().unwrap_or(0).max(SLOTS_KEPT_MS));
+        let spans = policy.one_marketing_send_ms.into_iter().chain(policy.duplicates.as_ref().map(|duplicates| duplicates.within_ms));
+        let kept = self.now.plus_ms(-longest.chain(spans).max().unwrap_or(0).max(SLOTS_KEPT_MS));
         self.profile.slots.retain(|slot| slot.sent_at.is_none_or(|at| at > kept));
         let rules = self.rules();
         self.profile.looked.retain(|hash| rules.iter().any(|rule| rule.when_hash == *hash));

@@ -313,7 +313,7 @@ impl<'a> Look<'a> {
                 Err(because) => return self.drop_step(due, "budget", &because),
             }
         }
-        self.profile.slots.push(Slot { message: id, rule: rule.id.clone(), category: send.category, channel, sent_at: None });
+        self.profile.slots.push(Slot { message: id, rule: rule.id.clone(), category: send.category, channel, sent_at: None, text: None });
         self.remember_sent(rule, run.number);
         tries.push(Try { channel, message: id, outcome: None, accepted_at: None, at: self.now });
         self.settle(due, StepState::Sent { tries, notice });

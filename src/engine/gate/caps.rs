@@ -131,6 +131,7 @@ mod tests {
             category: Category::Marketing,
             channel: Channel::Email,
             sent_at: sent_at.map(|day| Timestamp::from_ms(day * DAY_MS)),
+            text: None,
         };
         days.iter().map(slot).collect()
     }

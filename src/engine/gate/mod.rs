@@ -3,12 +3,13 @@
 //!
 //! The list runs twice: at the decision (a hold leaves an entry in the profile's `holds` and the instant to decide again) and
 //! within the send-intent ([`at_intent`]), on the fresh row. A new gate is one file and one line of [`GATES`]; what consumes a slot
-//! stands last. Rollout stands between inhibit and holdout, and arm after holdout, as soon as rules may have them.
+//! stands last. One gate stands behind the list: [`duplicates`] needs the written text, so only the intent asks it. Rollout stands between inhibit and holdout, and arm after holdout, as soon as rules may have them.
 
 mod budget;
 mod caps;
 mod consent;
 mod deadline;
+pub mod duplicates;
 pub mod holdout;
 mod inhibit;
 mod intent;

@@ -668,6 +668,7 @@ pub const POLICY: Shape = Shape {
         key("priority", Of(&PRIORITY), "Who asks first."),
         key("caps", List(&Of(&CAP)), "So much, and not more."),
         key("quiet_hours", List(&Of(&QUIET)), "Where several lines match, all must be open."),
+        key("duplicates", Of(&DUPLICATES), "Not the same text twice."),
         key("on_block", Of(&ON_BLOCK), "What waits, and what is dropped."),
         key("inhibit", List(&Of(&INHIBIT)), "No such messages while something is so."),
         key("sources", Either(&[Words(&["none"]), Of(&SOURCES)]), "Silence of the source is not silence of the people."),
@@ -783,6 +784,14 @@ pub const QUIET: Shape = Shape {
         key("countries", List(&Text), "Only there. Default: everywhere."),
         key("channels", CHANNELS, "Only these. Default: all."),
         key("categories", CATEGORIES, "Only these. Default: all."),
+    ],
+};
+
+pub const DUPLICATES: Shape = Shape {
+    what: "`duplicates`",
+    keys: &[
+        must("within", Duration, "So long it is the same to one person."),
+        key("categories", CATEGORIES, "Default: marketing and service."),
     ],
 };
 
@@ -906,7 +915,7 @@ pub const VARIABLE: Shape = Shape {
 };
 
 /// Every mapping that `check` reads key by key.
-pub const READ_BY_CHECK: [&Shape; 63] = [
+pub const READ_BY_CHECK: [&Shape; 64] = [
     &EVENT,
     &PROPERTY,
     &ATTRIBUTE,
@@ -960,6 +969,7 @@ pub const READ_BY_CHECK: [&Shape; 63] = [
     &PRIORITY,
     &CAP,
     &QUIET,
+    &DUPLICATES,
     &ON_BLOCK,
     &INHIBIT,
     &SOURCES,

@@ -527,6 +527,8 @@ pub struct Policy {
     pub one_marketing_send_ms: Option<i64>,
     pub caps: Vec<Cap>,
     pub quiet_hours: Vec<QuietHours>,
+    /// None: the same text may go twice.
+    pub duplicates: Option<Duplicates>,
     pub on_block: OnBlock,
     pub inhibit: Vec<Arc<Inhibit>>,
     pub sources: Option<SourcePolicy>,
@@ -592,6 +594,14 @@ pub struct QuietHours {
     pub zone: Option<Zone>,
     pub countries: Vec<Name>,
     pub channels: Vec<Channel>,
+    pub categories: Vec<Category>,
+}
+
+/// Not the same text twice to one person within so long.
+#[derive(Debug, Clone)]
+pub struct Duplicates {
+    /// Exact, half-open `(t - W, t]`.
+    pub within_ms: i64,
     pub categories: Vec<Category>,
 }
 
@@ -717,6 +727,7 @@ impl Default for Policy {
             one_marketing_send_ms: None,
             caps: Vec::new(),
             quiet_hours: Vec::new(),
+            duplicates: None,
             on_block: OnBlock::default(),
             inhibit: Vec::new(),
             sources: Some(SourcePolicy::default()),

@@ -295,6 +295,7 @@ impl Dice {
                 category: d.one_of(&Category::ALL),
                 channel: d.channel(),
                 sent_at: d.maybe(Self::instant),
+                text: d.since(3, |d| d.maybe(Self::next), None),
             }),
             looked: self.list(4, Self::small),
             postings: self.small(),
@@ -401,6 +402,7 @@ fn heavy_buyer() -> Profile {
                 category: Category::Marketing,
                 channel: Channel::Email,
                 sent_at: Some(at(340 + day)),
+                text: None,
             });
         }
     }

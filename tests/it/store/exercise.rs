@@ -549,7 +549,7 @@ async fn with_slot(store: &dyn Store, user: &str, waits: bool) -> (ProfileId, Me
     let claimed = claim_one(store, user, hour(0)).await;
     let mut profile = claimed.profile.clone();
     let (rule, category, channel) = (warn.rule.clone(), warn.category, warn.channel);
-    profile.slots.push(Slot { message: warn.id, rule: rule.clone(), category, channel, sent_at: Some(hour(1)) });
+    profile.slots.push(Slot { message: warn.id, rule: rule.clone(), category, channel, sent_at: Some(hour(1)), text: None });
     if waits {
         let (step, gate, because) = (Arc::from("next"), Arc::from("caps"), Arc::from("cap week: 1 of 1 used"));
         profile.holds.push(Hold { rule, run: 2, step, gate, since: hour(0), until: hour(50), because });

@@ -137,6 +137,7 @@ pub async fn a_merge_stops_what_waits_and_counts_what_went(h: &dyn Harness) {
         category: Category::Marketing,
         channel: Channel::Email,
         sent_at: None,
+        text: None,
     };
     let profile = Profile { slots: vec![slot(&waits), slot(&went)], ..claimed.profile.clone() };
     let queued = rekindle::engine::decide::Decision { messages: vec![waits.clone(), went.clone()], ..decision(profile, hour(90)) };

@@ -149,6 +149,7 @@ pub fn shop(calendar_around: Date) -> Shop {
         one_marketing_send_ms: None,
         caps: vec![],
         quiet_hours: vec![],
+        duplicates: None,
         on_block: OnBlock::default(),
         inhibit: vec![],
         sources: None,
@@ -317,6 +318,7 @@ fn belongings(rng: &mut Rng, profile: &mut Profile, now: Timestamp) {
             category: Category::Marketing,
             channel: *rng.pick(&[Channel::Sms, Channel::Email]),
             sent_at: if rng.chance(80) { Some(ago(rng, now, &[7])) } else { None },
+            text: None,
         });
     }
     if rng.chance(50) {

@@ -14,8 +14,8 @@ use crate::engine::profile::{Category, Name};
 use crate::engine::rule::diagnostic::Diagnostic;
 use crate::engine::rule::syntax::Node;
 use crate::engine::rule::{
-    Calendar, Cap, CapWindow, ChannelPolicy, ConsentBasis, Holdout, Inhibit, MaxLate, OnBlockAnswer, Policy, QuietHours, Rate, Sender,
-    SourcePolicy, WarmUp, ZonePolicy,
+    Calendar, Cap, CapWindow, ChannelPolicy, ConsentBasis, Duplicates, Holdout, Inhibit, MaxLate, OnBlockAnswer, Policy, QuietHours, Rate,
+    Sender, SourcePolicy, WarmUp, ZonePolicy,
 };
 use crate::engine::time::{DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS};
 
@@ -43,6 +43,7 @@ pub fn policy(section: &Section<'_>, findings: &Findings) -> Policy {
     }
     policy.caps = fields.get("caps").map(|node| caps(node, findings)).unwrap_or_default();
     policy.quiet_hours = fields.get("quiet_hours").map(|node| quiet_hours(node, findings)).unwrap_or_default();
+    policy.duplicates = fields.get("duplicates").and_then(|node| duplicates(node, findings));
     if let Some(node) = fields.get("on_block") {
         on_block(node, findings, &mut policy);
     }
@@ -269,6 +270,17 @@ fn quiet_line(node: &Node, findings: &Findings) -> Option<QuietHours> {
         );
     }
     Some(QuietHours { from, to, days, zone: zone?, countries, channels, categories })
+}
+
+/// Codes and receipts are asked for anew on purpose, so unless it is said these may come twice.
+fn duplicates(node: &Node, findings: &Findings) -> Option<Duplicates> {
+    let mut fields = Fields::of(node, "`duplicates`", findings)?;
+    let within = fields.required("within", "RK0102", "within how long is it the same? `within: 24h`");
+    let within_ms = within.and_then(|node| findings.exact_ms(node));
+    let categories = fields.get("categories").map(|node| findings.categories(node));
+    fields.finish();
+    let categories = categories.unwrap_or_else(|| vec![Category::Marketing, Category::Service]);
+    Some(Duplicates { within_ms: within_ms?, categories })
 }
 
 fn on_block(node: &Node, findings: &Findings, policy: &mut Policy) {
