@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use rekindle::engine::action::{Channel, MessageState};
+use rekindle::engine::action::{Channel, MessageState, What};
 use rekindle::engine::decide::Context;
 use rekindle::engine::time::DAY_MS;
 use rekindle::simulate::explain::explain;
@@ -13,7 +13,8 @@ use serde_json::json;
 
 use super::stage::{OPEN_POLICY, SHOP, Story, load, rules};
 
-/// Rules of every kind at once: conditions, events, a calendar, a penalty, a ladder that repeats.
+/// Rules of every kind at once: conditions, events, a calendar, a penalty, a ladder, runs that take another's place or stand beside it, and
+/// one in shadow.
 const EVERYTHING: &str = r#"
 rekindle: 1
 rules:
@@ -50,6 +51,40 @@ rules:
     max_late: 12h
     steps:
       - { id: mail, send: { template: news, channels: [email] } }
+  - id: anew
+    owner: growth
+    event: cart_updated
+    while_running: restart
+    reentry: { after: 2d }
+    at_most: 2 per 90d
+    steps:
+      - { id: nudge, after: 3d, send: { template: cart, channels: [push, sms] } }
+      - { id: gift, after: 6d, points: { add: 5, class: bonus } }
+      - { id: last, after: 30d, send: { template: offer, channels: [email] } }
+  - id: beside
+    owner: growth
+    event: cart_updated
+    while_running: parallel
+    reentry: { after: 1h }
+    steps:
+      - { id: tell, after: 25d, send: { template: winback, channels: [sms] } }
+  - id: rungs
+    owner: growth
+    event: session_started
+    reentry: { after: 1d }
+    steps:
+      - id: tell
+        after: 1d
+        send: { template: news, ladder: [{ channel: push }, { channel: sms, after: 4d, unless: opened }, { channel: email, after: 9d, unless: accepted }] }
+  - id: silence-in-shadow
+    owner: growth
+    mode: shadow
+    when: days_silent >= 30 && has(last_active_at)
+    existing: skip
+    reentry: { after: 30d }
+    steps:
+      - { id: warn, send: { template: warning, channels: [push, email], category: service } }
+      - { id: take, after: 10d, require: { step: warn, outcome: delivered }, take: { notice: warn, percent: 10%, of: bonus, max: 300, reason: silence-2 } }
 "#;
 
 const STRICT: &str = r#"
@@ -121,6 +156,39 @@ fn promise_i1_one_message_per_rule_key_run_step_and_channel() {
         }
     }
     assert!(everybody(&story).map(|person| person.messages.len()).sum::<usize>() > 50, "a year without messages proves nothing");
+}
+
+/// Runs that follow each other in one another's place are one: each of its steps sends and gives once, and `at_most` counts it once.
+#[test]
+fn promise_i1_what_takes_a_runs_place_does_nothing_twice() {
+    let mut story = a_restless_year(OPEN_POLICY);
+    story.until("2026-12-31T00:00");
+    let (mut superseded, mut refused) = (0, 0);
+    for person in everybody(&story) {
+        let of_rule: Vec<_> = person.entries.iter().filter(|entry| &*entry.rule == "anew").collect();
+        let begun = of_rule.iter().filter(|entry| entry.what == What::Entered);
+        let firsts: Vec<u32> = begun.filter(|entry| &*entry.because == "a run begins").map(|entry| entry.run).collect();
+        let chain = |run: u32| firsts.iter().copied().filter(|first| *first <= run).max().expect("a first run");
+        superseded += of_rule.iter().filter(|entry| entry.because.starts_with("superseded")).count();
+        refused += of_rule.iter().filter(|entry| entry.because.contains("at_most")).count();
+
+        let mut done = BTreeSet::new();
+        let mut sent: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        for entry in of_rule.iter().filter(|entry| entry.what == What::Acted) {
+            assert!(done.insert((chain(entry.run), entry.step.to_string())), "{} of run {} acted twice", entry.step, entry.run);
+        }
+        for sending in person.messages.iter().filter(|sending| &*sending.message.rule == "anew" && sending.accepted) {
+            let (run, step) = (sending.message.run, sending.message.step.to_string());
+            assert!(done.insert((chain(run), step.clone())), "{step} of run {run} was sent twice");
+            sent.entry(chain(run)).or_default().push(sending.at);
+        }
+        for (first, at) in sent.iter().flat_map(|(first, instants)| instants.iter().map(move |at| (first, at))) {
+            let within = |instant: &&_| at.ms_since(**instant) >= 0 && at.ms_since(**instant) < 90 * DAY_MS;
+            let others = sent.iter().filter(|(other, instants)| *other != first && instants.iter().any(|instant| within(&instant)));
+            assert!(others.count() < 2, "the third run within 90 days sends at {at}");
+        }
+    }
+    assert!(superseded > 5 && refused > 0, "{superseded} runs gave their place, {refused} steps were one too many: that proves nothing");
 }
 
 #[test]
