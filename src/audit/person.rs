@@ -13,6 +13,7 @@ use crate::engine::gate::holdout;
 use crate::engine::points;
 use crate::engine::profile::{Exposure, Name, Point, Profile, Series};
 use crate::engine::rule::{Action, Cap, CapWindow, RuleSet, Step};
+use crate::engine::run::TOOK_PLACE;
 use crate::engine::time::{Timestamp, Zone};
 use crate::store::{ConsentRecord, EntryRow, History, Identity, MessageRow, StoredProfile};
 
@@ -243,8 +244,10 @@ impl Person<'_> {
                 ));
                 continue;
             };
-            // the holdout may have been another one in an older set, and changes for those who come later only
+            // the holdout may have been another one in an older set, and changes for those who come later only; a run that took another's
+            // place stays on its side
             if begun.rules_version == self.ctx.rules.version
+                && *begun.entry.because != *TOOK_PLACE
                 && let Some(rule) = self.ctx.rules.rule(&exposure.rule)
                 && let Some((by_hash, _)) = holdout::assign(self.ctx, rule, &self.stored.profile)
                 && (by_hash == Exposure::HeldOut) != exposure.held_out

@@ -19,6 +19,9 @@ const MAX_LATE_ELSE: MaxLate = MaxLate::Span(Span::hours(24));
 /// On channels without receipts a message counts as delivered once it has not bounced for that long.
 pub const NO_BOUNCE_MS: i64 = 24 * HOUR_MS;
 
+/// What the log says of a run that begins in the place of a superseded one.
+pub const TOOK_PLACE: &str = "a run begins in the place of the one before";
+
 /// The step at an index of `run.steps`: those of `steps` first, then those of `on_exit`.
 pub fn step_at(rule: &Rule, index: usize) -> Option<&Step> {
     match index.checked_sub(rule.steps.len()) {

@@ -92,7 +92,7 @@ pub struct RunState {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepLine {
     pub id: String,
-    /// `planned`, `held`, `acted`, `sent`, `skipped`, `ended`.
+    /// `planned`, `held`, `acted`, `shadowed` (would have acted), `sent`, `skipped`, `ended`.
     pub state: &'static str,
     pub planned_at: Option<String>,
     /// After that it is too late (messages).
@@ -346,6 +346,7 @@ impl View<'_> {
                 Some(hold) => ("held", format!("{} since {}: {}", hold.gate, self.local(hold.since), localized(&hold.because, &self.zone))),
                 None => ("planned", String::new()),
             },
+            Some(StepState::Acted { at }) if self.rule.shadow => ("shadowed", self.local(*at)),
             Some(StepState::Acted { at }) => ("acted", self.local(*at)),
             Some(StepState::Skipped { at, because }) => ("skipped", format!("{}: {because}", self.local(*at))),
             Some(StepState::Ended { at, because }) => ("ended", format!("{}: {because}", self.local(*at))),

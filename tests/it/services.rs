@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use rekindle::audit::{self, Auditor};
 use rekindle::channel::{Channel, Channels, Outcome, Outgoing, Receipt, RetryClass};
 use rekindle::clock::VirtualClock;
 use rekindle::console::Console;
@@ -432,6 +433,92 @@ async fn the_policys_retries_end_a_message_that_a_broken_connection_keeps_back()
     assert_eq!(pool.shop.messages("u0").await.remove(0).state, MessageState::Dead, "two attempts");
 }
 
+/// Every person's stored state against the facts on record: what is wrong.
+async fn audited(shop: &Shop, now: Timestamp) -> Vec<(ProfileId, audit::Finding)> {
+    let auditor = Auditor { store: shop.store.clone(), rules: shop.rules.clone(), clock: Arc::new(VirtualClock::at(now)) };
+    audit::run_once(&auditor, None, 10).await.expect("a pass").findings
+}
+
+#[tokio::test]
+async fn a_run_that_gives_up_its_place_calls_its_queued_message_back_and_a_rule_in_shadow_only_says_so() {
+    let more = r#"
+  - id: again
+    owner: tests
+    event: signed_up
+    while_running: restart
+    steps:
+      - { id: greet, send: { template: hello, channels: [sms] } }
+      - { id: later, after: 5d, send: { template: hello, channels: [email] } }
+  - id: again-in-shadow
+    owner: tests
+    mode: shadow
+    event: signed_up
+    while_running: restart
+    steps:
+      - { id: greet, send: { template: hello, channels: [sms] } }
+      - { id: later, after: 5d, send: { template: hello, channels: [email] } }
+"#;
+    let caps = RULES.find("  caps:").expect("caps");
+    let shop = Shop::open_by(Scripted::default(), rulebook_of(&format!("{}rules:{more}", &RULES[..caps]))).await;
+    shop.meet("anna").await;
+    for minute in [0, 1] {
+        let now = start().plus_ms(minute * MINUTE_MS);
+        shop.sign_up("anna", now).await;
+        shop.evaluate(now).await;
+        assert_eq!(audited(&shop, now).await, []);
+    }
+    // nothing had left yet: the first run's message is called back, the second one's goes
+    let states = |messages: Vec<MessageRow>| messages.into_iter().map(|row| (row.message.run, row.state)).collect::<Vec<_>>();
+    assert_eq!(states(shop.messages("anna").await), [(1, MessageState::Cancelled), (2, MessageState::Queued)]);
+    shop.dispatch(start().plus_ms(MINUTE_MS)).await;
+    // it has gone: the third run does not send it again, and its own clock begins now
+    let third = start().plus_ms(HOUR_MS);
+    shop.sign_up("anna", third).await;
+    shop.evaluate(third).await;
+    let shop = shop.restart().await;
+    for hour in [5 * 24, 5 * 24 + 1] {
+        let now = start().plus_ms(hour * HOUR_MS);
+        shop.evaluate(now).await;
+        shop.dispatch(now).await;
+        assert_eq!(audited(&shop, now).await, []);
+    }
+    let accepted = [(1, MessageState::Cancelled), (2, MessageState::Accepted), (3, MessageState::Accepted)];
+    assert_eq!(states(shop.messages("anna").await), accepted);
+    assert_eq!((shop.sms.sent().len(), shop.email.sent().len()), (1, 1));
+
+    let history = shop.store.history(shop.id("anna").await).await.expect("a history");
+    let shadowed = history.entries.iter().filter(|row| row.entry.what == What::Shadowed);
+    let said: Vec<String> = shadowed.map(|row| format!("{} {}: {}", row.entry.rule, row.entry.step, row.entry.because)).collect();
+    assert_eq!(said, ["again-in-shadow@shadow greet: would send hello by sms", "again-in-shadow@shadow later: would send hello by email"]);
+    let sides: Vec<(&str, u32, bool)> = history.exposures.iter().map(|side| (&*side.rule, side.run, side.held_out)).collect();
+    assert_eq!(sides, [("again", 1, false), ("again", 2, false), ("again", 3, false)], "nobody is measured in shadow");
+}
+
+#[tokio::test]
+async fn a_rung_that_goes_calls_back_what_the_one_before_has_waiting() {
+    let ladder = r#"
+  - id: ladder
+    owner: tests
+    event: was_thanked
+    max_late: 5d
+    steps:
+      - { id: tell, send: { template: hello, ladder: [{ channel: sms }, { channel: email, after: 1d, unless: delivered }] } }
+"#;
+    let caps = RULES.find("  caps:").expect("caps");
+    let shop = Shop::open_by(Scripted::default(), rulebook_of(&format!("{}rules:{ladder}", &RULES[..caps]))).await;
+    shop.meet("anna").await;
+    shop.append("anna", EventKind::Track, "Was Thanked", json!({}), start()).await;
+    shop.evaluate(start()).await;
+    assert_eq!(audited(&shop, start()).await, []);
+    // nobody dispatches for a day: the text message still waits as the e-mail has its turn
+    let next_day = start().plus_ms(DAY_MS);
+    shop.evaluate(next_day).await;
+    assert_eq!(shop.states("anna").await, [(Kind::Sms, MessageState::Cancelled), (Kind::Email, MessageState::Queued)]);
+    shop.dispatch(next_day).await;
+    assert_eq!((shop.sms.sent().len(), shop.email.sent().len()), (0, 1));
+    assert_eq!(audited(&shop, next_day.plus_ms(1)).await, []);
+}
+
 /// Two rules that greet with one template, as a copied rule does.
 fn greeted_twice(duplicates: &str) -> Rulebook {
     let again = r#"
@@ -484,6 +571,7 @@ async fn a_text_that_was_had_is_told_of_and_tries_no_other_channel_and_may_come_
     assert!(because.starts_with("duplicates: the same text went on 2026-03-02T10:00:00Z, by rule hello"), "{because}");
     assert_eq!(messages.len(), 2, "no e-mail follows");
     assert_eq!(shop.slots("anna").await, 1, "what did not go counts for no cap");
+    assert_eq!(audited(&shop, start().plus_ms(MINUTE_MS)).await, []);
 
     // another process, the same row
     let shop = shop.restart().await;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::{Look, Part};
-use crate::engine::action::{MessageId, What};
+use crate::engine::action::{ExposureRecord, MessageId, What};
 use crate::engine::event::{Event, EventKind, Value};
 use crate::engine::points::{self, Booked};
-use crate::engine::profile::{Name, Passage, Run, RunOutcome, Start, StepState, WaitingEntry};
+use crate::engine::profile::{Exposure, Name, Passage, Run, RunOutcome, Start, StepState, WaitingEntry};
 use crate::engine::rule::expr::{EvalError, Subject};
 use crate::engine::rule::{Existing, Reentry, Rule, Trigger, WhileRunning};
 use crate::engine::time::{DAY_MS, SECOND_MS, Timestamp};
@@ -362,9 +362,10 @@ impl<'a> Look<'a> {
             self.end_run(*index, RunOutcome::Superseded, "it came again, and a new run takes its place");
         }
         let before = under_way.last().and_then(|index| self.profile.runs.get(*index)).cloned();
-        let number = self.start(rule, key, event, started_at, "a run begins in the place of the one before");
-        let (Some(before), Some(run)) = (before, self.profile.runs.last_mut()) else { return };
-        run.exposure = before.exposure;
+        let number = self.start(rule, key, event, started_at, run::TOOK_PLACE);
+        let Some(before) = before else { return };
+        self.stay_on_side(rule, &before, number);
+        let Some(run) = self.profile.runs.last_mut() else { return };
         let old_rule = self.ctx.rule_of(&before).unwrap_or(rule);
         for (step, state) in rule.steps.iter().zip(&mut run.steps).filter(|(step, _)| step.notice_of.is_none()) {
             let index = old_rule.steps.iter().position(|old| old.id == step.id);
@@ -376,6 +377,15 @@ impl<'a> Look<'a> {
         let memory = self.memory_mut(rule);
         memory.sent_runs.retain(|(run, _)| has_sent || *run != before.number);
         memory.sent_runs.iter_mut().filter(|(run, _)| *run == before.number).for_each(|(run, _)| *run = number);
+    }
+
+    /// The run that took another's place is on its side of the holdout, and that is written down for it too.
+    fn stay_on_side(&mut self, rule: &Rule, before: &Run, number: u32) {
+        let (Some(exposure), Some(run)) = (before.exposure, self.profile.runs.last_mut()) else { return };
+        run.exposure = Some(exposure);
+        let by = gate::holdout::assign(self.ctx, rule, &self.profile).map_or_else(|| Name::from("policy"), |(_, by)| by);
+        let (rule, run_key, held_out) = (rule.id.clone(), before.key.clone(), exposure == Exposure::HeldOut);
+        self.made.exposures.push(ExposureRecord { rule, run_key, run: number, at: self.now, held_out, by });
     }
 
     /// Puts a run with its number into the row.
