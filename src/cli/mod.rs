@@ -11,6 +11,7 @@ mod explain;
 mod explain_code;
 mod export;
 mod findings;
+mod fmt;
 mod import;
 mod key;
 mod migrate;
@@ -50,6 +51,7 @@ pub enum Command {
     Serve(serve::Args),
     Check(check::Args),
     ExplainCode(explain_code::Args),
+    Fmt(fmt::Args),
     Schema(schema::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
@@ -142,6 +144,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(args).await,
         Command::Check(args) => check::run(args).await,
         Command::ExplainCode(args) => explain_code::run(args).await,
+        Command::Fmt(args) => fmt::run(args).await,
         Command::Schema(args) => schema::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

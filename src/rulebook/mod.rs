@@ -98,6 +98,11 @@ impl Files {
         Ok(Files { directory: dir.to_owned(), sources, unread })
     }
 
+    /// The YAML files: rules, tests, and what templates say of themselves.
+    pub fn yaml(&self) -> impl Iterator<Item = &SourceFile> {
+        self.sources.iter().filter(|source| is_yaml(&source.path))
+    }
+
     /// Changes with every byte and every path: whether there is anything new to look at.
     pub fn fingerprint(&self) -> u64 {
         let mut hash = XxHash3_64::new();

@@ -1,8 +1,12 @@
 //! The rule tests of a rulebook: what `rekindle test` prints, and what a set must pass before it goes live.
 
+use serde_json::Value as Json;
+
 use super::Rulebook;
 use crate::engine::rule::diagnostic::Diagnostic;
-use crate::simulate::{expect, testfile};
+use crate::simulate::coverage::Coverage;
+use crate::simulate::expect::{self, Keep, Ran};
+use crate::simulate::testfile;
 
 /// What became of one test.
 #[derive(Debug)]
@@ -12,6 +16,10 @@ pub struct Tested {
     pub line: u32,
     /// Empty: it passed.
     pub failures: Vec<Diagnostic>,
+    /// Of each failure what was expected and what was so, where it is that.
+    pub differences: Vec<Option<(Json, Json)>>,
+    /// Everything that happened, line by line; only of [`examine`].
+    pub film: Vec<String>,
 }
 
 /// What became of all tests of a directory.
@@ -20,6 +28,8 @@ pub struct Outcome {
     pub tests: Vec<Tested>,
     /// Tests that cannot be read, or rules with errors.
     pub errors: Vec<Diagnostic>,
+    /// Which parts of conditions were tried; only of [`examine`].
+    pub coverage: Coverage,
 }
 
 impl Outcome {
@@ -35,8 +45,21 @@ impl Outcome {
 
 /// Runs the tests of a rulebook that match a filter.
 pub fn run_tests(book: &Rulebook, filter: Option<&str>) -> Outcome {
-    let mut outcome = Outcome { tests: Vec::new(), errors: book.errors() };
+    run_and_keep(book, filter, Keep::Outcome)
+}
+
+/// Runs them, and keeps each one's film and what they have tried.
+pub fn examine(book: &Rulebook, filter: Option<&str>) -> Outcome {
+    run_and_keep(book, filter, Keep::Everything)
+}
+
+fn run_and_keep(book: &Rulebook, filter: Option<&str>, keep: Keep) -> Outcome {
+    let mut outcome = Outcome { errors: book.errors(), ..Outcome::default() };
     let Some(set) = book.set() else { return outcome };
+    if keep == Keep::Everything {
+        // a rule without any test is not covered either
+        outcome.coverage = Coverage::of(&set);
+    }
     for section in book.tests() {
         let (tests, findings) = testfile::read(section, &set);
         outcome.errors.extend(findings);
@@ -47,8 +70,12 @@ pub fn run_tests(book: &Rulebook, filter: Option<&str>) -> Outcome {
             }
             // each test leaves only its own rules in force, so each gets a set of its own
             let Some(own) = book.compile() else { continue };
-            let failures = expect::run(&test, own);
-            outcome.tests.push(Tested { name: test.name, file: test.place.file.to_string(), line: test.place.line, failures });
+            let Ran { failures, film, coverage } = expect::run(&test, own, keep);
+            outcome.coverage.merge(coverage);
+            let (failures, differences) =
+                failures.into_iter().map(|failure| (failure.finding, failure.expected.zip(failure.found))).unzip();
+            let (file, line) = (test.place.file.to_string(), test.place.line);
+            outcome.tests.push(Tested { name: test.name, file, line, failures, differences, film });
         }
     }
     outcome

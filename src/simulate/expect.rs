@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use super::coverage::Coverage;
 use super::explain::explain;
+use super::film::{self, Shot};
 use super::testfile::{Expectation, Happens, Line, RuleTest, Wanted, When, json};
 use super::{Person, Sending, Timeline};
 use crate::engine::absorb::absorb;
@@ -29,19 +31,56 @@ const GIVEN_BASIS: &str = "opt_in";
 /// `given.user` keys that are not attributes.
 const FACTS: [&str; 7] = ["id", "tier", "tier_since", "first_seen_at", "last_active_at", "consent", "zone"];
 
-/// Runs one test against a set of its own; what was expected and is not, as findings (RK0610), in order. Empty: it passed.
+/// What came of one test.
+#[derive(Debug, Default)]
+pub struct Ran {
+    /// In order; empty: it passed.
+    pub failures: Vec<Failure>,
+    /// Everything that happened, where it was asked for.
+    pub film: Vec<String>,
+    pub coverage: Coverage,
+}
+
+/// What was expected and is not.
+#[derive(Debug)]
+pub struct Failure {
+    /// RK0610, or what kept the test from running.
+    pub finding: Diagnostic,
+    /// None: the test could not be run as it is.
+    pub expected: Option<Json>,
+    pub found: Option<Json>,
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(finding: Diagnostic) -> Self {
+        Failure { finding, expected: None, found: None }
+    }
+}
+
+/// What of a test is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    Outcome,
+    /// Its film and coverage too.
+    Everything,
+}
+
+/// Runs one test against a set of its own.
 ///
 /// The set is consumed because a test leaves only its own rules in force.
-pub fn run(test: &RuleTest, mut set: RuleSet) -> Vec<Diagnostic> {
+pub fn run(test: &RuleTest, mut set: RuleSet, keep: Keep) -> Ran {
     set.rules.retain(|rule| test.rules.contains(&rule.id));
     if let (Some(pack), Some(program)) = (test.given.jurisdiction, set.program.as_mut()) {
         program.jurisdiction = Jurisdiction { packs: BTreeMap::new(), otherwise: pack };
     }
     let mut stage = match Stage::set(test, Arc::new(set)) {
         Ok(stage) => stage,
-        Err(finding) => return vec![*finding],
+        Err(finding) => return Ran { failures: vec![Failure::from(*finding)], ..Ran::default() },
     };
-    let mut findings = Vec::new();
+    if keep == Keep::Everything {
+        stage.timeline.coverage = Some(Coverage::of(stage.timeline.rules()));
+    }
+    let mut failures = Vec::new();
     for (index, moment) in test.timeline.iter().enumerate() {
         let at = moment.at.resolve(test.start, &stage.zone);
         match &moment.what {
@@ -51,12 +90,13 @@ pub fn run(test: &RuleTest, mut set: RuleSet) -> Vec<Diagnostic> {
             }
             Line::Expect(expectations) => {
                 stage.timeline.advance_to(at);
-                findings.extend(expectations.iter().filter_map(|wanted| stage.check(wanted)));
+                failures.extend(expectations.iter().filter_map(|wanted| stage.check(wanted)));
             }
         }
     }
-    findings.extend(stage.timeline.faults.iter().map(|fault| Diagnostic::error("RK0610", test.place.clone(), fault.clone())));
-    findings
+    failures.extend(stage.timeline.faults.iter().map(|fault| Diagnostic::error("RK0610", test.place.clone(), fault.clone()).into()));
+    let film = if keep == Keep::Everything { stage.film() } else { Vec::new() };
+    Ran { failures, film, coverage: stage.timeline.coverage.take().unwrap_or_default() }
 }
 
 /// The given person on a timeline.
@@ -209,8 +249,32 @@ impl<'t> Stage<'t> {
 
     // -------------------------------------------------------------------------------------------------------- expectations
 
-    /// One expectation; a finding if it does not hold.
-    fn check(&self, wanted: &Expectation) -> Option<Diagnostic> {
+    /// The test as it went: what was given from outside, and what the engine did.
+    fn film(&self) -> Vec<String> {
+        let offset = |at: Timestamp| self.offset(at);
+        let mut shots: Vec<Shot> = Vec::new();
+        for moment in &self.test.timeline {
+            let at = moment.at.resolve(self.test.start, &self.zone);
+            let text = match &moment.what {
+                Line::Happens(Happens::Event { name, properties, .. }) => film::happened(name, properties),
+                Line::Happens(Happens::Identify(traits)) => film::happened("identify", traits),
+                Line::Happens(Happens::Consent { purpose, channel, granted }) => {
+                    format!("> consent {} {channel}: {}", purpose.name(), if *granted { "given" } else { "withdrawn" })
+                }
+                Line::Expect(_) => continue,
+            };
+            shots.push(Shot { at, offset: offset(at), text });
+        }
+        if let Some(person) = self.timeline.person(&self.user) {
+            shots.extend(film::of_person(person, &offset));
+        }
+        // at one instant, what happens comes before what is done about it
+        shots.sort_by_key(|shot| shot.at);
+        shots.iter().map(|shot| shot.line(&self.zone)).collect()
+    }
+
+    /// One expectation; a failure if it does not hold.
+    fn check(&self, wanted: &Expectation) -> Option<Failure> {
         let (Some(person), Some(rule)) = (self.timeline.person(&self.user), self.rule()) else { return None };
         let found = self.found(wanted, person, rule);
         let expected = self.expected(wanted);
@@ -233,7 +297,8 @@ impl<'t> Stage<'t> {
         }
         let message =
             format!("at {}: expected `{}` {}, got {}", self.offset(self.timeline.now()), wanted.key, said(&expected), said(&found));
-        Some(Diagnostic::error("RK0610", wanted.place.clone(), message).help(self.explained(rule)))
+        let finding = Diagnostic::error("RK0610", wanted.place.clone(), message).help(self.explained(rule));
+        Some(Failure { finding, expected: Some(expected), found: Some(found) })
     }
 
     fn rule(&self) -> Option<&Rule> {

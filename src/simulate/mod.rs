@@ -7,8 +7,10 @@
 //!
 //! Deliberately not here: files, tables, rendering, providers. Nothing is sent, and people do not react to what was not sent.
 
+pub mod coverage;
 pub mod expect;
 pub mod explain;
+pub mod film;
 pub mod report;
 pub mod testfile;
 
@@ -16,6 +18,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use self::coverage::Coverage;
 use crate::engine::action::{Channel, Entry, ExposureRecord, Message, MessageState, Outcome, Posting, What};
 use crate::engine::consent::said_by_traits;
 use crate::engine::decide::{self, Context, Decision, Pause, RuleState, World};
@@ -157,6 +160,8 @@ pub struct Timeline {
     pub world: World,
     pub deliver: Deliver,
     pub counts: Counts,
+    /// What the looks have seen of conditions, where somebody wants to know.
+    pub coverage: Option<Coverage>,
     /// Faults of the engine that a replay met (a promise broken, no rest at an instant): empty, or a bug.
     pub faults: Vec<String>,
     now: Timestamp,
@@ -180,6 +185,7 @@ impl Timeline {
             world: World { rules: states, addresses_given: true, ..World::default() },
             deliver: Deliver::default(),
             counts: Counts::default(),
+            coverage: None,
             faults: Vec::new(),
             now: start,
             people: BTreeMap::new(),
@@ -386,12 +392,17 @@ impl Timeline {
         let braked = self.apply_brakes();
         let ctx = Context { rules: &self.rules, older: &self.older, world: &self.world };
         let profile = std::mem::take(&mut person.profile);
-        let mut decision = decide::decide(&ctx, profile, std::mem::take(&mut person.waiting), self.now);
+        let arrived = std::mem::take(&mut person.waiting);
+        let seen = self.coverage.is_some().then(|| arrived.clone());
+        let mut decision = decide::decide(&ctx, profile, arrived, self.now);
         message::write_alerts(self.rules.names(), &mut decision);
         if let Err(broken) = decision.check_promises(&ctx) {
             self.faults.push(format!("{} at {}: {broken}", decision.profile.key, self.now));
         }
         self.loosen_brakes(braked, &decision);
+        if let (Some(coverage), Some(arrived)) = (&mut self.coverage, seen) {
+            coverage.look(&self.rules, &decision.profile, self.now, &arrived);
+        }
         self.keep(person, decision);
     }
 

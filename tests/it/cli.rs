@@ -245,3 +245,41 @@ fn a_callback_whose_address_names_the_message_is_read_with_its_query() {
     let without = rekindle(&["provider", "check", "twilio", "--sample", &sample]);
     assert!(stdout(&without).contains("a message that is not named"), "{}", stdout(&without));
 }
+
+#[test]
+fn test_shows_a_film_a_difference_and_what_no_test_has_tried() {
+    let dir = tempfile::tempdir().expect("a directory");
+    shop(dir.path(), "sms");
+    let (path, junit) = (dir.path().to_string_lossy().into_owned(), dir.path().join("tests.xml"));
+    let output = rekindle(&["test", &path, "--film", "--diff", "--coverage", "--junit", &junit.to_string_lossy()]);
+    assert_eq!(code(&output), Some(1));
+    let out = stdout(&output);
+    // the film, with offset and local time
+    assert!(out.lines().any(|line| line.trim_start().starts_with("+1d  2026-03-06 09:00  quiet entered: ")), "{out}");
+    assert!(out.contains("  - {\"note\":\"sms\"}\n  + {\"note\":\"email\"}\n"), "{out}");
+    assert!(out.contains("\n1 of 1 parts of conditions were seen both true and false\n"), "{out}");
+    let xml = fs::read_to_string(&junit).expect("the file");
+    assert!(xml.contains("<testsuites tests=\"1\" failures=\"1\" errors=\"0\">"), "{xml}");
+    assert!(
+        xml.contains("<testcase classname=\"rule.test\" name=\"written to on the thirtieth day\" file=\"rule.test.yaml\" line=\"3\">"),
+        "{xml}"
+    );
+    assert!(xml.contains("<failure type=\"RK0610\" message=\"at +1d: expected `sent`"), "{xml}");
+}
+
+#[test]
+fn coverage_names_the_part_that_no_test_has_seen_true() {
+    let dir = tempfile::tempdir().expect("a directory");
+    shop(dir.path(), "email");
+    let rule = RULE.replace("when: days_silent >= 30", "when: days_silent >= 30 || orders_lifetime >= 5");
+    fs::write(dir.path().join("rule.yaml"), rule).expect("a file");
+    let path = dir.path().to_string_lossy().into_owned();
+    let output = rekindle(&["test", &path, "--coverage"]);
+    let out = stdout(&output);
+    assert_eq!(code(&output), Some(0), "{out}");
+    assert!(out.contains("quiet: when: `orders_lifetime >= 5` was never true\n"), "{out}");
+    assert!(out.contains("1 of 2 parts of conditions"), "{out}");
+    let json: Json = serde_json::from_str(&stdout(&rekindle(&["test", &path, "--coverage", "--film", "--format", "json"]))).expect("JSON");
+    assert_eq!(json["coverage"][1]["was_true"], Json::from(false));
+    assert!(json["tests"][0]["film"].as_array().is_some_and(|film| !film.is_empty()));
+}

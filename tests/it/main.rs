@@ -18,6 +18,7 @@ mod faults;
 mod feedback;
 mod figures;
 mod fleet;
+mod format;
 mod fuzz;
 mod http;
 mod ingest;

@@ -215,6 +215,7 @@ pub const RULE: Shape = Shape {
         key("where", Condition, "Only events for which this holds: `event.x`."),
         key("key", Expression, "One run for each of its values: `event.order_id`."),
         key("at", Of(&AT), "Trigger: the calendar."),
+        key("max_late", MAX_LATE, "How late after its planned instant a thing may still happen. Default: by category."),
         key("unless", Condition, "No entry while true; ends a run as `left`."),
         key("only_if_at_start", Condition, "Asked once, as the run would start; false: no run for this passage."),
         key(
@@ -228,7 +229,6 @@ pub const RULE: Shape = Shape {
         key("max_entries", Either(&[POSITIVE, Percent]), "The brake: beyond so many in 60 minutes entries wait."),
         key("while_running", Words(&["ignore", "restart", "parallel"]), "A second event for the same key. Default: ignore."),
         key("stop_on", Of(&STOP_ON), "Ends the run as `stopped`."),
-        key("max_late", MAX_LATE, "How late after its planned instant a thing may still happen. Default: by category."),
         key("holdout", Percent, "Never treated, always measured. Default: 0%."),
         later("rollout", "Stages with growing shares."),
         later("experiment", "Arms, a metric and a decision."),

@@ -4,6 +4,7 @@
 pub mod check;
 pub mod diagnostic;
 pub mod expr;
+pub mod format;
 pub mod language;
 pub mod schema;
 pub mod suggest;

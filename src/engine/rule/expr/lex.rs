@@ -60,6 +60,36 @@ pub(super) fn lex(text: &str) -> Result<Lexed, Vec<ExprError>> {
     if lexer.errors.is_empty() { Ok(lexer.lexed) } else { Err(lexer.errors) }
 }
 
+/// The text with its operators and quotes as the language writes them, everything else as it was. None: it is no condition.
+pub fn canonical(text: &str) -> Option<String> {
+    let lexed = lex(text).ok()?;
+    let chars: Vec<char> = text.chars().collect();
+    let written = |from: usize, to: usize| chars.get(from..to).unwrap_or_default().iter().collect::<String>();
+    let mut out = String::new();
+    let mut at = 0;
+    for piece in &lexed.pieces {
+        let before = written(at, piece.at);
+        // `not x` becomes `!x`
+        out.push_str(if out.ends_with('!') { before.trim_start() } else { &before });
+        let word = written(piece.at, piece.end);
+        let inner = word.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).filter(|inner| !inner.contains(['"', '\\']));
+        match (word.as_str(), inner) {
+            ("and", _) => out.push_str("&&"),
+            ("or", _) => out.push_str("||"),
+            ("not", _) => out.push('!'),
+            ("=", _) => out.push_str("=="),
+            ("≥", _) => out.push_str(">="),
+            ("≤", _) => out.push_str("<="),
+            ("≠", _) => out.push_str("!="),
+            (_, Some(inner)) => out.push_str(&format!("\"{inner}\"")),
+            _ => out.push_str(&word),
+        }
+        at = piece.end;
+    }
+    out.push_str(&written(at, chars.len()));
+    Some(out)
+}
+
 struct Lexer {
     chars: Vec<char>,
     at: usize,
@@ -315,6 +345,22 @@ mod tests {
         let lexed = lex("a  and\n bc").expect("words");
         assert_eq!(lexed.pieces.iter().map(|p| (p.at, p.end)).collect::<Vec<_>>(), [(0, 1), (3, 6), (8, 10)]);
         assert_eq!(lexed.piece_at(lexed.pieces[2].column), 2);
+    }
+
+    #[test]
+    fn habits_are_written_as_the_language_writes_them() {
+        for (text, expected) in [
+            ("a and not b or c = 'x'", "a && !b || c == \"x\""),
+            ("not (a)", "!(a)"),
+            ("a not in ['x']", "a not in [\"x\"]"),
+            ("a≥2 && b != 'say \"x\"'", "a>=2 && b != 'say \"x\"'"),
+            ("  days_silent >= 30d ", "  days_silent >= 30d "),
+        ] {
+            let once = canonical(text).expect(text);
+            assert_eq!(once, expected);
+            assert_eq!(canonical(&once).expect("still a condition"), once);
+        }
+        assert_eq!(canonical("a & b"), None);
     }
 
     #[test]

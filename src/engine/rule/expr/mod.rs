@@ -20,6 +20,7 @@ use std::sync::Arc;
 use self::eval::{Computed, Test};
 pub use self::explain::Leaf;
 use self::explain::Outline;
+pub use self::lex::canonical;
 use super::{Dictionary, EventType, Policy, Program, RuleSet};
 use crate::engine::event::Value;
 use crate::engine::features::Question;
