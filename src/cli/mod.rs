@@ -15,8 +15,10 @@ mod fmt;
 mod import;
 mod key;
 mod migrate;
+mod new;
 mod operator;
 mod pause;
+mod preview;
 mod provider;
 mod rejects;
 mod release;
@@ -49,10 +51,12 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Serve(serve::Args),
+    New(new::Args),
     Check(check::Args),
     ExplainCode(explain_code::Args),
     Fmt(fmt::Args),
     Schema(schema::Args),
+    Preview(preview::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
     Import(import::Args),
@@ -142,9 +146,11 @@ fn end_quietly_when_nobody_reads_on() {
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => serve::run(args).await,
+        Command::New(args) => new::run(args).await,
         Command::Check(args) => check::run(args).await,
         Command::ExplainCode(args) => explain_code::run(args).await,
         Command::Fmt(args) => fmt::run(args).await,
+        Command::Preview(args) => preview::run(args).await,
         Command::Schema(args) => schema::run(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,

@@ -10,6 +10,7 @@ pub mod filters;
 pub mod locale;
 mod sample;
 mod scan;
+pub mod sms;
 mod template;
 pub mod values;
 
@@ -19,6 +20,7 @@ use std::io;
 use liquid_core::model::{Object, Value as Liquid};
 use serde_json::{Map, Value as Json};
 
+pub use self::sample::Rendered;
 use self::template::{LIQUID, PartSource};
 pub use self::template::{Part, Template, TemplateFault, Templates, Variable};
 pub use self::values::Reader;
@@ -46,6 +48,19 @@ pub struct Content {
 }
 
 impl Content {
+    fn set(&mut self, part: Part, text: String) {
+        let field = match part {
+            Part::Subject => &mut self.subject,
+            Part::Text => &mut self.text,
+            Part::Html => &mut self.html,
+            Part::PushTitle => &mut self.push_title,
+            Part::PushBody => &mut self.push_body,
+            Part::Sms => &mut self.sms,
+            Part::Whatsapp => &mut self.whatsapp,
+        };
+        *field = Some(text);
+    }
+
     /// The parts that are there, by the names that providers' files, webhooks and recorded messages call them.
     pub fn parts(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let all = [
@@ -156,17 +171,7 @@ pub fn render_for(templates: &Templates, reader: &Reader<'_>, message: &Message)
 
     let mut content = Content { locale: locale.to_string(), ..Content::default() };
     for (part, source) in parts {
-        let text = render_part(part, source, &globals)?;
-        let field = match part {
-            Part::Subject => &mut content.subject,
-            Part::Text => &mut content.text,
-            Part::Html => &mut content.html,
-            Part::PushTitle => &mut content.push_title,
-            Part::PushBody => &mut content.push_body,
-            Part::Sms => &mut content.sms,
-            Part::Whatsapp => &mut content.whatsapp,
-        };
-        *field = Some(text);
+        content.set(part, render_part(part, source, &globals)?);
     }
     Ok(content)
 }

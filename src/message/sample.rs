@@ -5,19 +5,47 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::template::{PartSource, Template, TemplateFault, Templates, Translation, nearest, place_of};
+use super::sms::{self, Cut};
+use super::template::{Part, PartSource, Template, TemplateFault, Templates, Translation, nearest, place_of};
 use super::values::{self, Reader};
-use super::{RenderError, render_part};
+use super::{Content, RenderError, render_part};
 use crate::engine::event::Value;
 use crate::engine::money::Currency;
 use crate::engine::profile::Name;
 use crate::engine::rule::expr::{EvalError, ValueType};
 use crate::engine::time::{DAY_MS, Timestamp, Zone};
 
+/// More segments than that are told of: each of them is paid for.
+const SMS_SEGMENTS: usize = 3;
+
+/// A template as one of its samples fills it, in one language.
+#[derive(Debug)]
+pub struct Rendered<'t> {
+    pub template: &'t Name,
+    pub locale: &'t Name,
+    /// From 1.
+    pub sample: usize,
+    pub content: Content,
+}
+
 /// An instant that every stand-in date is read at: a Friday morning in March.
 const SAMPLE_DAY: &str = "2026-03-06T09:00:00Z";
 
 impl Templates {
+    /// Every template with each of its samples in every language; what does not render is left out ([`Templates::check`] tells of it).
+    pub fn rendered(&self, type_of: &dyn Fn(&str) -> Option<ValueType>, currency: Option<Currency>) -> Vec<Rendered<'_>> {
+        let mut all = Vec::new();
+        for (name, template) in self.iter() {
+            for (locale, translation) in template.translations() {
+                for (index, sample) in samples_of(template).iter().enumerate() {
+                    let content = render_sample(template, locale, translation, sample, type_of, currency);
+                    all.extend(content.ok().map(|content| Rendered { template: name, locale, sample: index + 1, content }));
+                }
+            }
+        }
+        all
+    }
+
     /// What is wrong with the templates against a dictionary: `user.*` names that nothing declares (RK0701), samples that do not
     /// render (RK0705). `type_of` answers the type of any name that rules may use; none: unknown.
     pub fn check(&self, type_of: &dyn Fn(&str) -> Option<ValueType>, known: &[&str], currency: Option<Currency>) -> Vec<TemplateFault> {
@@ -54,13 +82,22 @@ fn render_samples(
     currency: Option<Currency>,
     faults: &mut Vec<TemplateFault>,
 ) {
-    let none = [Map::new()];
-    let samples: &[Map<String, Json>] = if template.samples.is_empty() { &none } else { &template.samples };
+    let samples = samples_of(template);
     for (locale, translation) in template.translations() {
-        let failed = samples.iter().enumerate().find_map(|(index, sample)| {
-            let failure = render_sample(template, locale, translation, sample, type_of, currency).err()?;
-            Some((index, failure))
-        });
+        let mut failed = None;
+        let mut longest: Option<(usize, Cut)> = None;
+        for (index, sample) in samples.iter().enumerate() {
+            match render_sample(template, locale, translation, sample, type_of, currency) {
+                Ok(content) => {
+                    let cut = content.sms.as_deref().map(sms::cut);
+                    longest = longest.into_iter().chain(cut.map(|cut| (index, cut))).max_by_key(|(_, cut)| cut.segments);
+                }
+                Err(failure) => failed = failed.or(Some((index, failure))),
+            }
+        }
+        if let (Some((index, cut)), Some(source)) = (longest, translation.parts.get(&Part::Sms)) {
+            faults.extend(costly_sms(index, cut, source));
+        }
         // one fault per translation: the samples mostly fail alike
         if let Some((index, (path, error))) = failed {
             let message = format!("sample {} does not render: {error}", index + 1);
@@ -70,6 +107,28 @@ fn render_samples(
     }
 }
 
+fn samples_of(template: &Template) -> Vec<Map<String, Json>> {
+    if template.samples.is_empty() { vec![Map::new()] } else { template.samples.clone() }
+}
+
+/// A text message in many segments, or in more than it needs because of one character.
+fn costly_sms(index: usize, cut: Cut, source: &PartSource) -> Option<TemplateFault> {
+    let (message, help) = match cut.odd {
+        Some(odd) if cut.segments > 1 => (
+            format!("sample {} takes {} segments, each of which is paid for: `{odd}` is not in the GSM alphabet", index + 1, cut.segments),
+            "without such characters 160 fit into one segment, with one of them 70".to_owned(),
+        ),
+        None if cut.segments > SMS_SEGMENTS => (
+            format!("sample {} takes {} segments, each of which is paid for", index + 1, cut.segments),
+            format!("{SMS_SEGMENTS} segments are {} characters", SMS_SEGMENTS * 153),
+        ),
+        _ => return None,
+    };
+    let at = cut.odd.and_then(|odd| source.source.find(odd)).unwrap_or(0);
+    let (line, column) = place_of(&source.source, at);
+    Some(TemplateFault { code: "RK0706", path: source.path.to_string(), line, column, message, help: Some(help) })
+}
+
 fn render_sample(
     template: &Template,
     locale: &str,
@@ -77,7 +136,7 @@ fn render_sample(
     sample: &Map<String, Json>,
     type_of: &dyn Fn(&str) -> Option<ValueType>,
     currency: Option<Currency>,
-) -> Result<(), (String, RenderError)> {
+) -> Result<Content, (String, RenderError)> {
     let given = |name: &str| sample.get("user").and_then(|user| user.get(name)).map(json_value);
     let stand_in = |name: &str| type_of(name).map(|value_type| stand_in_value(&value_type, currency));
     let read = |name: &str| -> Result<Option<Value>, EvalError> {
@@ -87,13 +146,15 @@ fn render_sample(
     let reader = Reader { locale, zone: Zone::UTC, currency, read: &read };
     let data = sample_data(template, translation, sample);
     let filled = sample_variables(&template.variables, sample, currency);
+    let mut content = Content { locale: locale.to_owned(), ..Content::default() };
     for (part, source) in &translation.parts {
         let globals = values::globals(source.uses.iter().map(Vec::as_slice), &reader, locale, &data);
         let mut globals = globals.map_err(|error| (source.path.to_string(), error))?;
         super::add_variables(&mut globals, &template.variables, &filled);
-        render_part(*part, source, &globals).map_err(|error| (source.path.to_string(), error))?;
+        let text = render_part(*part, source, &globals).map_err(|error| (source.path.to_string(), error))?;
+        content.set(*part, text);
     }
-    Ok(())
+    Ok(content)
 }
 
 /// `event`, `offer` and `notice` of a sample, with stand-ins for what the translation uses and the sample does not give.

@@ -29,7 +29,7 @@ pub const PURPOSES: [&str; 7] = ["marketing", "transactional", "penalty_notice",
 #[derive(Debug, Clone, PartialEq)]
 pub struct TemplateFault {
     /// RK0700 Liquid syntax, RK0701 undeclared name, RK0702 unknown filter, RK0704 files that are lacking or out of place, RK0705 a
-    /// sample does not render; RK0101 and RK0102 of `template.yaml`.
+    /// sample does not render, RK0706 (a warning) a text message that is dear; RK0101 and RK0102 of `template.yaml`.
     pub code: &'static str,
     /// As it was given to [`Templates::parse`].
     pub path: String,
@@ -39,6 +39,13 @@ pub struct TemplateFault {
     pub column: u32,
     pub message: String,
     pub help: Option<String>,
+}
+
+impl TemplateFault {
+    /// Whether the template may be used all the same.
+    pub fn is_warning(&self) -> bool {
+        self.code == "RK0706"
+    }
 }
 
 /// One text of a translation.
@@ -420,7 +427,9 @@ fn parse_part(
         Ok(liquid) => liquid,
         Err(error) => {
             let (line, column, message) = syntax_error(&error.to_string());
-            faults.push(TemplateFault { code: "RK0700", path: path.to_owned(), line, column, message, help: None });
+            let written = text.lines().nth(line as usize - 1).unwrap_or_default();
+            let help = (message.contains("expected") && written.contains(" = ")).then(|| "a comparison is written `==`".to_owned());
+            faults.push(TemplateFault { code: "RK0700", path: path.to_owned(), line, column, message, help });
             return None;
         }
     };
@@ -456,6 +465,10 @@ pub fn faults_of(text: &str, variables: &BTreeMap<Name, Variable>) -> Vec<Placed
             found.push(("RK0701", used.at, format!("`{name}` is not declared"), help));
         }
     }
+    for (at, name) in single_braces(text, variables) {
+        let message = format!("`{{{name}}}` would go out as it stands");
+        found.push(("RK0700", at, message, Some(format!("write `{{{{ {name} }}}}`"))));
+    }
     let known: Vec<&str> = LIQUID.filters().map(|filter| filter.name()).filter(|name| !name.starts_with("__")).collect();
     for (name, at) in scan.filters {
         if !known.contains(&name.as_str()) {
@@ -465,6 +478,21 @@ pub fn faults_of(text: &str, variables: &BTreeMap<Name, Variable>) -> Vec<Placed
     }
     found.sort_by_key(|(_, at, _, _)| *at);
     found
+}
+
+/// Names in single braces: what was meant to be printed would stand in the letter.
+fn single_braces(text: &str, variables: &BTreeMap<Name, Variable>) -> Vec<(usize, String)> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+    let named = |(at, _): (usize, &str)| {
+        let (before, after) = (text.get(..at)?, text.get(at + 1..)?);
+        let inner = after.get(..after.find('}')?)?;
+        let name = inner.trim();
+        let root = name.split('.').next()?;
+        let is_single = !before.ends_with('{') && !after.get(inner.len() + 1..)?.starts_with('}');
+        let is_known = (name.contains('.') && ROOTS.contains(&root)) || variables.contains_key(name);
+        (is_single && is_known && name.chars().all(is_name)).then(|| (at, name.to_owned()))
+    };
+    text.match_indices('{').filter_map(named).collect()
 }
 
 /// The crate's error text carries the place as ` --> 3:14` and the message after ` = `.

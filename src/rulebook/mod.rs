@@ -27,7 +27,7 @@ use crate::engine::rule::expr::ValueType;
 use crate::engine::rule::syntax::{self, Node};
 use crate::engine::rule::{Action, Dictionary, Place, Rule, RuleSet, TemplateCatalog};
 use crate::engine::time::{MINUTE_MS, Timestamp};
-use crate::message::{self, TemplateFault, Templates};
+use crate::message::{self, Rendered, TemplateFault, Templates};
 use crate::store::Publication;
 
 /// The directory of templates within a rules directory.
@@ -256,6 +256,11 @@ impl Rulebook {
         text
     }
 
+    /// Every template with its samples, in every language.
+    pub fn rendered<'t>(&self, templates: &'t Templates, set: &RuleSet) -> Vec<Rendered<'t>> {
+        templates.rendered(&|name| type_of(&set.dictionary, name), set.dictionary.currency)
+    }
+
     /// How many rules and templates were read.
     pub fn counts(&self) -> (usize, usize) {
         (self.set.as_ref().map_or(0, |set| set.rules.len()), self.catalog.len())
@@ -327,9 +332,11 @@ fn read(relative: &str, path: &Path) -> Result<Result<SourceFile, Diagnostic>, R
 }
 
 fn told(fault: TemplateFault) -> Diagnostic {
+    let is_warning = fault.is_warning();
     let file = if fault.path.starts_with(TEMPLATES) { fault.path } else { format!("{TEMPLATES}{}", fault.path) };
     let place = Place { file: Arc::from(file), line: fault.line, column: fault.column };
-    Diagnostic { help: fault.help, ..Diagnostic::error(fault.code, place, fault.message) }
+    let said = if is_warning { Diagnostic::warning } else { Diagnostic::error };
+    Diagnostic { help: fault.help, ..said(fault.code, place, fault.message) }
 }
 
 /// What is wrong with templates in the light of the names that the rules declare.

@@ -283,3 +283,56 @@ fn coverage_names_the_part_that_no_test_has_seen_true() {
     assert_eq!(json["coverage"][1]["was_true"], Json::from(false));
     assert!(json["tests"][0]["film"].as_array().is_some_and(|film| !film.is_empty()));
 }
+
+fn copy_pack(to: &Path) {
+    let copied = Command::new("cp").arg("-r").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("rules")).arg(to).status().expect("cp runs");
+    assert!(copied.success());
+}
+
+/// What it writes is sound, in form, tested under the shop's own policy, and never over something that is there.
+#[test]
+fn new_writes_a_rule_with_its_test_and_template_that_pass_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    copy_pack(dir.path());
+    let rules = dir.path().join("rules").to_string_lossy().into_owned();
+    for (id, more) in [
+        ("quiet-45d", ["--kind", "silence", "--after", "45d", "--channel", "email"].as_slice()),
+        ("quiet-push", &["--kind", "silence", "--after", "10d", "--channel", "push", "--owner", "team: growth"]),
+        ("thanks", &["--kind", "event", "--event", "order_completed", "--after", "2h", "--channel", "sms"]),
+        ("next-day", &["--kind", "event", "--event", "order_completed", "--after", "1d", "--channel", "email", "--template", "welcome"]),
+    ] {
+        let mut args = vec!["new", id, "--rules", &rules];
+        args.extend(more);
+        if !more.contains(&"--owner") {
+            args.extend(["--owner", "crm"]);
+        }
+        let output = rekindle(&args);
+        assert_eq!(code(&output), Some(0), "{id}: {}{}", stdout(&output), stderr(&output));
+        assert!(stdout(&output).matches("ok  ").count() == 2, "{id}: {}", stdout(&output));
+        assert!(dir.path().join(format!("rules/templates/{id}/en")).exists() == (id != "next-day"), "{id}");
+    }
+    assert_eq!(code(&rekindle(&["fmt", &rules, "--check"])), Some(0), "{}", stdout(&rekindle(&["fmt", &rules, "--check"])));
+    assert_eq!(code(&rekindle(&["check", &rules, "--strict"])), Some(0), "{}", stdout(&rekindle(&["check", &rules])));
+
+    // nothing is overwritten, and nobody is asked where nobody is
+    let again =
+        rekindle(&["new", "quiet-45d", "--rules", &rules, "--kind", "silence", "--after", "45d", "--channel", "email", "--owner", "crm"]);
+    assert!(code(&again) == Some(2) && stderr(&again).contains("there is a rule `quiet-45d` already"), "{}", stderr(&again));
+    let unsaid = Command::new(env!("CARGO_BIN_EXE_rekindle"))
+        .args(["new", "other", "--rules", &rules])
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs");
+    assert!(code(&unsaid) == Some(2) && stderr(&unsaid).contains("`--kind` is not said"), "{}", stderr(&unsaid));
+    for (more, said) in [
+        (["--kind", "silence", "--after", "2h"].as_slice(), "a silence is counted in days"),
+        (&["--kind", "event", "--event", "order_complete"], "did you mean `order_completed`?"),
+        (&["--kind", "event", "--event", "tier_at_risk"], "an event of the engine's own"),
+        (&["--kind", "silence", "--after", "30d", "--channel", "e-mail"], "`e-mail` is no channel"),
+    ] {
+        let mut args = vec!["new", "other", "--rules", &rules];
+        args.extend(more);
+        let output = rekindle(&args);
+        assert!(code(&output) == Some(2) && stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}

@@ -71,7 +71,7 @@ fn blocks(text: &str) -> Vec<Example> {
 }
 
 /// A rule file made of an example: as it is, with its format version, or with the rest of the rule that it leaves out.
-fn whole(text: &str) -> String {
+pub fn whole(text: &str) -> String {
     let keys: BTreeSet<&str> =
         text.lines().filter(|line| !line.starts_with([' ', '\t', '#', '-'])).filter_map(|l| l.split(':').next()).collect();
     if keys.contains("rekindle") {

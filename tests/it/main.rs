@@ -42,6 +42,7 @@ mod schema;
 mod sdk;
 mod serve;
 mod services;
+mod slips;
 mod store;
 mod stories;
 mod tidy;

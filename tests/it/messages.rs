@@ -186,3 +186,42 @@ async fn an_address_cannot_smuggle_headers() {
     assert!(matches!(outcome, Outcome::Rejected { suppress: true, .. }));
     assert_eq!(recording.sent_count(), 0);
 }
+
+/// Without a message, a person or a provider: the page, the mail's own file, and what each costs.
+#[test]
+fn preview_shows_every_language_on_one_page() {
+    let out = tempfile::tempdir().expect("a directory");
+    let preview = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rekindle"));
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("preview").args(args).arg("--out").arg(out.path());
+        let output = command.output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, said, _) = preview(&["still-here"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("still-here  de  sample 1: e-mail \"") && said.contains(", 1 SMS segment\n"), "{said}");
+    let page = std::fs::read_to_string(out.path().join("index.html")).expect("the page");
+    assert!(page.contains("<small>en, sample 1</small>") && page.contains("<iframe sandbox srcdoc=\"") && page.contains("SMS, 1 segment"));
+    assert!(page.contains("default-src 'none'"), "nothing from outside is loaded");
+    assert!(out.path().join("still-here.de.1.html").exists());
+    let (code, _, err) = preview(&["still-her"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("the templates are ") && err.contains("still-here"), "{err}");
+}
+
+/// A browser where there is one.
+#[test]
+fn preview_makes_pictures() {
+    let has_browser = std::process::Command::new("chromium").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !has_browser {
+        return;
+    }
+    let out = tempfile::tempdir().expect("a directory");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rekindle"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["preview", "welcome", "--locale", "en", "--picture", "--out"]).arg(out.path());
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let picture = std::fs::read(out.path().join("welcome.en.1.png")).expect("a picture");
+    assert_eq!(picture.get(1..4), Some(b"PNG".as_slice()));
+}

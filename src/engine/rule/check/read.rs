@@ -121,7 +121,9 @@ impl Findings {
                 None
             }
             Err(_) => {
-                self.wrong(node, format!("`{text}` is no whole number"), None);
+                let help =
+                    if most < i64::from(i32::MAX) { format!("write one from {least} to {most}") } else { "write digits: `100`".to_owned() };
+                self.wrong(node, format!("`{text}` is no whole number"), help);
                 None
             }
         }
@@ -188,7 +190,9 @@ impl Findings {
         let text = self.text(node, "a time like \"09:00\"")?;
         let time = parse_time(text);
         if time.is_none() {
-            self.wrong(node, format!("`{text}` is no time of day"), "write it like \"09:00\", from 00:00 to 23:59".to_owned());
+            let help = time_meant(text).map(|meant| format!("write \"{meant}\""));
+            let help = help.unwrap_or_else(|| "write it like \"09:00\", from 00:00 to 23:59".to_owned());
+            self.wrong(node, format!("`{text}` is no time of day"), help);
         }
         time
     }
@@ -197,7 +201,8 @@ impl Findings {
     pub fn date(&self, node: &Node, text: &str) -> Option<Date> {
         let date = text.trim().parse::<Date>().ok();
         if date.is_none() {
-            self.wrong(node, format!("`{}` is no date", text.trim()), "write it like `2026-11-06`".to_owned());
+            let help = date_meant(text).map_or_else(|| "write it like `2026-11-06`".to_owned(), |meant| format!("write `{meant}`"));
+            self.wrong(node, format!("`{}` is no date", text.trim()), help);
         }
         date
     }
@@ -211,7 +216,10 @@ impl Findings {
         if let Ok(wall) = text.parse::<DateTime>() {
             return Some(Moment::Wall(wall));
         }
-        let help = "write it like \"2026-11-06T10:00\", or with an offset: \"2026-11-06T10:00+01:00\"".to_owned();
+        let help = match date_meant(text) {
+            Some(meant) => format!("write \"{meant}T00:00\""),
+            None => "write it like \"2026-11-06T10:00\", or with an offset: \"2026-11-06T10:00+01:00\"".to_owned(),
+        };
         self.wrong(node, format!("`{text}` is no instant"), help);
         None
     }
@@ -221,7 +229,10 @@ impl Findings {
         let text = self.text(node, "a time zone like `Europe/London`")?;
         let zone = Zone::named(text);
         if zone.is_none() {
-            let help = nearest(text, zone_names()).map(|name| format!("did you mean `{name}`?"));
+            // people know their city
+            let is_city = |zone: &&str| zone.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(&text.replace(' ', "_")));
+            let meant = zone_names().find(is_city).or_else(|| nearest(text, zone_names()));
+            let help = meant.map(|name| format!("did you mean `{name}`?"));
             let help = help.unwrap_or_else(|| "zones have IANA names: `Europe/London`, `Asia/Kolkata`, `UTC`".to_owned());
             self.error(code, node, format!("`{text}` is no time zone"), help);
         }
@@ -285,8 +296,12 @@ impl Findings {
         if let Some(items) = node.items() {
             return items;
         }
-        let help = match node.text() {
-            Some(text) if !node.is_null() => format!("write a list: `[{text}]`"),
+        let first = node.entries().and_then(<[Entry]>::first);
+        let help = match (node.text(), first) {
+            (Some(text), _) if !node.is_null() => format!("write a list: `[{text}]`"),
+            (None, Some(first)) => {
+                format!("each item of a list begins with a dash: `- {}: {}`", first.key.text, first.value.text().unwrap_or("..."))
+            }
             _ => format!("write a list: `{example}`"),
         };
         self.wrong(node, format!("{} stands here, a list is expected", node.described()), help);
@@ -331,7 +346,16 @@ impl Findings {
                         days.push(day);
                     }
                 }
-                _ => self.wrong(item, format!("`{text}` is no weekday"), "write `mon`, `tue` ... `sun`, or `mon..fri`".to_owned()),
+                _ => {
+                    let short =
+                        |text: &str| WEEKDAYS.map(|(word, _)| word).into_iter().find(|word| text.trim().to_lowercase().starts_with(word));
+                    let help = match (short(from), short(to)) {
+                        (Some(first), Some(last)) if first == last => format!("write `{first}`"),
+                        (Some(first), Some(last)) => format!("write `{first}..{last}`"),
+                        _ => "write `mon`, `tue` ... `sun`, or `mon..fri`".to_owned(),
+                    };
+                    self.wrong(item, format!("`{text}` is no weekday"), help);
+                }
             }
         }
         days.sort_by_key(|day| day.to_monday_zero_offset());
@@ -385,6 +409,33 @@ pub fn parse_time(text: &str) -> Option<Time> {
         return None;
     }
     Time::new(hour.parse().ok()?, minute.parse().ok()?, 0, 0).ok()
+}
+
+/// The time of day that was probably meant: `10`, `10am`, `9.30`, `9h30`.
+pub fn time_meant(text: &str) -> Option<String> {
+    let lower = text.trim().to_lowercase();
+    let (digits, noon) = match lower.strip_suffix("pm") {
+        Some(rest) => (rest, 12),
+        None => (lower.strip_suffix("am").unwrap_or(&lower), 0),
+    };
+    let (hour, minute) = digits.trim().split_once([':', '.', 'h']).unwrap_or((digits.trim(), "00"));
+    let minute = if minute.is_empty() { "00" } else { minute };
+    let hour = hour.trim().parse::<u8>().ok().map(|hour| if noon > 0 && hour < 12 { hour + noon } else { hour })?;
+    let meant = format!("{hour:02}:{minute:0>2}");
+    parse_time(&meant).map(|_| meant)
+}
+
+/// The date that was probably meant: `24.12.2026`, `24/12/2026`; none where day and month cannot be told apart.
+fn date_meant(text: &str) -> Option<Date> {
+    let parts: Vec<&str> = text.trim().split(['.', '/', '-']).collect();
+    let [first, second, year] = parts.as_slice() else { return None };
+    let (first, second, year): (i8, i8, i16) = (first.parse().ok()?, second.parse().ok()?, year.parse().ok()?);
+    let (day, month) = match (text.contains('.'), first > 12, second > 12) {
+        (true, ..) | (false, true, false) => (first, second),
+        (false, false, true) => (second, first),
+        _ => return None,
+    };
+    Date::new(year, month, day).ok()
 }
 
 fn parse_weekday(text: &str) -> Option<Weekday> {
@@ -464,7 +515,13 @@ impl<'n, 'f> Fields<'n, 'f> {
         match node.entries() {
             Some(entries) => Some(Fields { node, entries, findings, known: Vec::new(), missing: Vec::new(), what }),
             None => {
-                findings.wrong(node, format!("{} stands here, {what} is a mapping of keys", node.described()), None);
+                let keys = language::shape(what).map(|shape| {
+                    let required = shape.keys.iter().filter(|key| key.is_required).map(|key| key.name);
+                    let shown: Vec<&str> =
+                        if required.clone().next().is_some() { required.collect() } else { shape.names().take(1).collect() };
+                    format!("write `{{ {}: ... }}`", shown.join(": ..., "))
+                });
+                findings.wrong(node, format!("{} stands here, {what} is a mapping of keys", node.described()), keys);
                 None
             }
         }

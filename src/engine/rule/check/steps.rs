@@ -8,7 +8,7 @@ use super::derive;
 use super::ladder;
 use super::policy::max_late;
 use super::program::{RESTORE_WITHIN_MS, overlay};
-use super::read::{Fields, unknown};
+use super::read::{Fields, time_meant, unknown};
 use super::rules::time_window;
 use super::templates;
 use crate::engine::action::Channel;
@@ -213,7 +213,12 @@ impl StepReader<'_> {
         };
         let text = findings.text(window, "a time like \"10:00\" or \"09:30-11:30\"")?;
         let Some((from, to)) = time_window(text) else {
-            let help = "write \"10:00\", or a window: \"09:30-11:30\"".to_owned();
+            let meant = match text.split_once('-') {
+                Some((from, to)) => time_meant(from).zip(time_meant(to)).map(|(from, to)| format!("{from}-{to}")),
+                None => time_meant(text),
+            };
+            let help = meant.map(|meant| format!("write \"{meant}\""));
+            let help = help.unwrap_or_else(|| "write \"10:00\", or a window: \"09:30-11:30\"".to_owned());
             findings.error("RK0302", window, format!("`{text}` is no time of day"), help);
             return None;
         };

@@ -67,7 +67,12 @@ impl Checker<'_> {
             ("RK0203", format!("unknown name `{name}`: no feature, attribute or segment"))
         };
         let mut error = ExprError::new(code, node.at, node.len(), message);
-        error.help = suggestion;
+        error.help = match name {
+            // the day as the person has it; other instants are compared by how long ago they are
+            "today" | "now" => Some("today's date is `local_date`; how long ago something was is `days_since(x)`".to_owned()),
+            _ if self.is_flag_position => suggestion,
+            _ => suggestion.or_else(|| Some(format!("if it is meant as a text, it stands in quotes: `\"{name}\"`"))),
+        };
         self.errors.push(error);
     }
 
