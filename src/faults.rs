@@ -9,6 +9,8 @@ pub use self::armed::clock_offset_ms;
 
 /// `POINT`, or `POINT:N` for the N-th time that it is reached.
 pub const CRASH_AT: &str = "REKINDLE_CRASH_AT";
+/// The key of a person: whoever decides about them dies of it.
+pub const CRASH_OVER: &str = "REKINDLE_CRASH_OVER";
 /// Path of a file with a number of milliseconds, read at every look at the clock.
 pub const CLOCK_OFFSET: &str = "REKINDLE_CLOCK_OFFSET";
 
@@ -100,6 +102,13 @@ impl Point {
     }
 }
 
+/// Ends the process if a test wants it to end over this person.
+#[inline]
+pub fn die_over(_key: &str) {
+    #[cfg(debug_assertions)]
+    armed::die_over(_key);
+}
+
 /// How far the wall clock is off: nothing, but in a test.
 #[cfg(not(debug_assertions))]
 #[inline]
@@ -112,7 +121,7 @@ mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use super::{CLOCK_OFFSET, CRASH_AT, Point};
+    use super::{CLOCK_OFFSET, CRASH_AT, CRASH_OVER, Point};
 
     /// Where, and how often it is still passed.
     struct Armed {
@@ -126,6 +135,14 @@ mod armed {
         Some(Armed { at: at.to_owned(), left: AtomicU32::new(nth.parse().unwrap_or(1)) })
     });
     static OFFSET_FILE: LazyLock<Option<std::ffi::OsString>> = LazyLock::new(|| std::env::var_os(CLOCK_OFFSET));
+
+    static OVER: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(CRASH_OVER).ok());
+
+    pub fn die_over(key: &str) {
+        if OVER.as_deref() == Some(key) {
+            std::process::abort();
+        }
+    }
 
     pub fn reach(point: Point) {
         let Some(armed) = ARMED.as_ref().filter(|armed| armed.at == point.name()) else { return };

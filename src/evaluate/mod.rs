@@ -24,7 +24,7 @@ use crate::engine::action::{Entry, PostingKind, What};
 use crate::engine::decide::{Context, Decision, Pause, World, decide};
 use crate::engine::profile::Name;
 use crate::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
-use crate::faults::Point;
+use crate::faults::{self, Point};
 use crate::message;
 use crate::store::{CLAIMS_MAX, Claim, ClaimedProfile, Committed, DecisionCommit, DueProfiles, Look, Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -73,6 +73,8 @@ pub struct Pass {
     pub braked: Vec<Name>,
     /// How late the profile was that had waited longest.
     pub late_ms: i64,
+    /// Whoever was claimed was claimed alone, and more may wait.
+    pub is_suspect: bool,
 }
 
 impl AddAssign for Pass {
@@ -87,6 +89,7 @@ impl AddAssign for Pass {
         self.refused_takes += other.refused_takes;
         self.braked.extend(other.braked);
         self.late_ms = self.late_ms.max(other.late_ms);
+        self.is_suspect |= other.is_suspect;
     }
 }
 
@@ -117,7 +120,7 @@ pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, batch: usize, telemet
     let Signals { wake, next, mut shutdown } = signals;
     let (mut heartbeat_due, mut sources_due) = (Timestamp::DISTANT_PAST, Timestamp::DISTANT_PAST);
     let mut steps = StepWatch::start(clock.now());
-    let mut owed = Vec::new();
+    let mut owed = Owed::default();
     while !*shutdown.borrow() {
         // interest is registered before looking: what comes in between is not missed
         let woken = wake.notified();
@@ -154,7 +157,7 @@ pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, batch: usize, telemet
                 if pass.claimed > 0 {
                     tracing::debug!("evaluated: {pass}");
                 }
-                if pass.claimed >= batch as u64 {
+                if pass.claimed >= batch as u64 || pass.is_suspect {
                     continue;
                 }
             }
@@ -205,7 +208,7 @@ fn observe(telemetry: &Telemetry, looked: &Result<Pass, StoreError>, watch: Stop
 
 /// One pass: at most `limit` profiles that are due. A replay ([`Look::AsDue`]) decides about each in its own instant.
 pub async fn run_once(evaluator: &Evaluator, look: Look, limit: usize) -> Result<Pass, StoreError> {
-    let mut owed = Vec::new();
+    let mut owed = Owed::default();
     let passed = pass(evaluator, look, limit, &mut owed).await;
     if passed.is_err() {
         give_back(evaluator.store.as_ref(), &mut owed).await?;
@@ -213,23 +216,39 @@ pub async fn run_once(evaluator: &Evaluator, look: Look, limit: usize) -> Result
     passed
 }
 
-/// One pass. `owed`: claims of passes before that could not be ended, as nobody knows what was written; they are given back first, and
-/// those of this pass stand there if it fails.
-async fn pass(evaluator: &Evaluator, look: Look, limit: usize, owed: &mut Vec<Claim>) -> Result<Pass, StoreError> {
+/// Claims of passes that could not be ended, as nobody knows what was written.
+#[derive(Default)]
+struct Owed {
+    claims: Vec<Claim>,
+    /// So many passes in a row, the reason of which lies perhaps with one of those they were about.
+    failures: u32,
+}
+
+/// One pass. What passes before owe is given back first; what this one claims is owed if it fails.
+async fn pass(evaluator: &Evaluator, look: Look, limit: usize, owed: &mut Owed) -> Result<Pass, StoreError> {
     let store = evaluator.store.as_ref();
     give_back(store, owed).await?;
     let due = store.claim_due(look.upto(), limit, &evaluator.worker).await?;
-    *owed = due.profiles.iter().map(|claimed| claimed.claim).collect();
-    let pass = decide_about(evaluator, look, due).await?;
-    owed.clear();
-    Ok(pass)
+    owed.claims = due.profiles.iter().map(|claimed| claimed.claim).collect();
+    match decide_about(evaluator, look, due).await {
+        Ok(pass) => {
+            *owed = Owed::default();
+            Ok(pass)
+        }
+        Err(error) => {
+            // a full disk is nobody's fault
+            owed.failures = if matches!(error, StoreError::Full { .. }) { 0 } else { owed.failures + 1 };
+            Err(error)
+        }
+    }
 }
 
-/// Whoever was written about is not claimed any more, so that giving them back does nothing; the others are due as they were.
-async fn give_back(store: &dyn Store, owed: &mut Vec<Claim>) -> Result<(), StoreError> {
-    if !owed.is_empty() {
-        store.release_profiles(owed.clone()).await?;
-        owed.clear();
+/// Whoever was written about is not claimed any more, so that giving them back does nothing; the others are due as they were. If it goes on
+/// like that while the database takes this, the claims count, and whoever is at fault is found out as if the process had died of it.
+async fn give_back(store: &dyn Store, owed: &mut Owed) -> Result<(), StoreError> {
+    if !owed.claims.is_empty() {
+        store.release_profiles(owed.claims.clone(), owed.failures > CLAIMS_MAX).await?;
+        owed.claims.clear();
     }
     Ok(())
 }
@@ -237,7 +256,13 @@ async fn give_back(store: &dyn Store, owed: &mut Vec<Claim>) -> Result<(), Store
 async fn decide_about(evaluator: &Evaluator, look: Look, due: DueProfiles) -> Result<Pass, StoreError> {
     let store = evaluator.store.as_ref();
     let late_ms = due.profiles.iter().map(|claimed| look.upto().ms_since(claimed.due_at)).max().unwrap_or(0);
-    let pass = Pass { claimed: due.profiles.len() as u64, set_aside: due.corrupt.len() as u64, late_ms, ..Pass::default() };
+    let pass = Pass {
+        claimed: due.profiles.len() as u64,
+        set_aside: due.corrupt.len() as u64,
+        late_ms,
+        is_suspect: due.is_suspect,
+        ..Pass::default()
+    };
     for (profile, error) in &due.corrupt {
         tracing::error!(profile.id = profile.0, "set aside: {error}");
     }
@@ -354,6 +379,7 @@ impl Desk {
 
     fn decide_in(&mut self, world: &World, claimed: &ClaimedProfile) -> Result<Decision, String> {
         self.pass.evaluations += 1;
+        faults::die_over(&claimed.profile.key);
         let ctx = Context { rules: &self.snapshot.rules, older: &self.snapshot.older, world };
         let (profile, events, now) = (claimed.profile.clone(), claimed.events.clone(), instant(self.look, claimed));
         let decide_and_write = || {

@@ -53,6 +53,10 @@ use crate::engine::time::{MINUTE_MS, Timestamp};
 /// Claims are counted when they are made, so that what kills the process is counted too.
 pub const CLAIMS_MAX: u32 = 3;
 
+/// So often in vain, and a profile or message is claimed by itself from then on: whoever was claimed beside what kills the process is not
+/// set aside with it.
+pub const SUSPECT_AFTER: i64 = CLAIMS_MAX as i64 - 1;
+
 /// A gap between heartbeats longer than this is downtime: nobody was there to warn anybody.
 pub const HEARTBEAT_GAP_MS: i64 = 5 * MINUTE_MS;
 
@@ -87,6 +91,9 @@ pub enum StoreError {
     /// Made by a newer program.
     #[error("the database `{}` has schema {found}, this program knows only up to {known}: use the newer program", path.display())]
     Newer { path: PathBuf, found: i64, known: i64 },
+    /// Somebody's row may have been written by a newer program.
+    #[error("the database `{}` holds states of version {found}, this program reads them only up to {known}: use the newer program", path.display())]
+    NewerStates { path: PathBuf, found: i64, known: i64 },
     /// Made by an older program, and opened to read only.
     #[error("the database `{}` has schema {found}, this program's is {known}, and who only looks changes nothing: a command that writes (`import`, `release`) brings it up to date", path.display())]
     Older { path: PathBuf, found: i64, known: i64 },
@@ -264,6 +271,8 @@ pub struct DueProfiles {
     pub profiles: Vec<ClaimedProfile>,
     /// Set aside because their row cannot be read; the others go on.
     pub corrupt: Vec<(ProfileId, StoreError)>,
+    /// The one that was claimed may be what kills its process, and there may be others.
+    pub is_suspect: bool,
 }
 
 /// A person who is set aside until somebody gives them back ([`Store::reinstate`]).
@@ -772,7 +781,8 @@ pub trait Store: Send + Sync {
 
     // -- evaluate
 
-    /// Claims up to `limit` profiles that are due at `now`, the longest due first.
+    /// Claims up to `limit` profiles that are due at `now`, the longest due first. One that was claimed [`SUSPECT_AFTER`] times without a
+    /// result is claimed alone.
     async fn claim_due(&self, now: Timestamp, limit: usize, worker: &str) -> Result<DueProfiles, StoreError>;
 
     /// Writes decisions: new row and due instant, messages (once per dedupe key), cancellations of what is still queued or leased,
@@ -780,8 +790,9 @@ pub trait Store: Send + Sync {
     /// those that conflict too (their profiles stay due). The answers stand in the order of the batch.
     async fn commit_decisions(&self, batch: Vec<DecisionCommit>) -> Result<Vec<Committed>, StoreError>;
 
-    /// Gives claimed profiles back unlooked at (shutdown): they stay due, and the claim does not count.
-    async fn release_profiles(&self, claims: Vec<Claim>) -> Result<(), StoreError>;
+    /// Gives claimed profiles back: they stay due, and the claim does not count unless it is said to. Those whose claim is over stay as
+    /// they are.
+    async fn release_profiles(&self, claims: Vec<Claim>, counts: bool) -> Result<(), StoreError>;
 
     /// Sets claimed profiles aside, with the reason: never due again until [`Store::reinstate`]; their events wait.
     async fn quarantine(&self, at: Timestamp, profiles: Vec<(Claim, String)>) -> Result<(), StoreError>;
@@ -801,7 +812,8 @@ pub trait Store: Send + Sync {
     // -- dispatch
 
     /// Claims up to `limit` messages that are due, grouped by person. Left out while their profile is itself due or set aside: facts
-    /// come before messages.
+    /// come before messages. One that was claimed [`SUSPECT_AFTER`] times without a result is claimed alone, when no other is due (not in a
+    /// replay).
     async fn claim_messages(&self, look: Look, limit: usize, worker: &str) -> Result<Vec<ClaimedMessages>, StoreError>;
 
     /// What an earlier life of this worker left in `sending`: nobody knows whether it went out. Claims nothing new: record a result
@@ -985,6 +997,9 @@ pub trait Store: Send + Sync {
     /// Whether what this process has claimed is still its own, as far as it can tell without asking: who may not count on it lets no byte
     /// leave. False after a pause or a lost connection so long that another process may have taken over.
     fn may_send(&self) -> bool;
+
+    /// How many other processes work on this database now.
+    async fn company(&self) -> Result<u64, StoreError>;
 
     /// Waits until everything is written, and lets the database go. Whatever is asked afterwards fails.
     async fn close(&self);

@@ -6,6 +6,11 @@
 //!
 //! **Files and what is live may differ**, and the database knows why: the files were *refused* (an error, a failed test), or a *rollback*
 //! set them aside. Either ends when the files change. Both are told in the log, by `/readyz` as a note, and by `rekindle doctor`.
+//!
+//! **A fleet does not flap.** Several processes on one database may have different files: while they are being replaced, one after the
+//! other. New files go live by whoever has them first, and the others follow. A process that *begins* with files that were live before and
+//! were replaced is late, not new: it follows too, and says so, as long as others are at work. Files that change under a process that runs
+//! go live whatever they say: somebody changed them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -140,9 +145,16 @@ impl Publisher {
                 (self.stored(live.version).await?, false)
             }
         };
-        let rules = sound(&book, live.as_ref().map_or(0, |live| live.version))?;
+        let mut rules = sound(&book, live.as_ref().map_or(0, |live| live.version))?;
+        let (mut book, mut from_disk) = (book, from_disk);
+        let is_late = from_disk && self.is_replaced(&rules, live.as_ref()).await?;
+        if let Some(live) = live.as_ref().filter(|_| is_late) {
+            (book, from_disk) = (self.stored(live.version).await?, false);
+            rules = sound(&book, live.version)?;
+        }
         let in_use = Arc::new(RuleVersions::new(rules.clone(), book.templates()));
         self.in_use = Some(in_use.clone());
+        let live_version = live.as_ref().map_or(0, |live| live.version);
         match live {
             Some(live) if live.version == rules.version => {
                 if let Some(fingerprint) = fingerprint.filter(|_| from_disk) {
@@ -162,6 +174,9 @@ impl Publisher {
         }
         if from_disk {
             self.all_is_well();
+        }
+        if is_late {
+            self.tell_late(live_version);
         }
         self.seen = Mutex::new(seen);
         Ok(in_use)
@@ -369,6 +384,21 @@ impl Publisher {
             seen.refused = Some(reason);
         }
         Ok(())
+    }
+
+    /// Whether these rules were live once and others replaced them, by which others are at work now.
+    async fn is_replaced(&self, rules: &RuleSet, live: Option<&PublicationRow>) -> Result<bool, StoreError> {
+        let is_other = live.is_some_and(|live| live.version != rules.version);
+        Ok(is_other && self.store.texts_of(rules.version).await?.is_some() && self.store.company().await? > 0)
+    }
+
+    fn tell_late(&self, version: u64) {
+        let note = format!(
+            "the files on disk were live before and were replaced by {version:016x}, by which other processes work: this one follows them; \
+             if these files are to go live again, `rekindle reload`"
+        );
+        tracing::warn!("{note}");
+        self.telemetry.vitals.note(Part::Rules, Some(note));
     }
 
     fn tell_rollback(&self, version: u64) {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use rekindle::engine::action::PostingKind;
 use rekindle::engine::time::Timestamp;
-use rekindle::faults::{CLOCK_OFFSET, CRASH_AT, Point};
+use rekindle::faults::{CLOCK_OFFSET, CRASH_AT, CRASH_OVER, Point};
 use rekindle::store::sqlite::SqliteStore;
 use rekindle::store::{CLAIMS_MAX, Identity, Store as _};
 use serde_json::{Value as Json, json};
@@ -36,7 +36,8 @@ use tokio::sync::Semaphore;
 use super::daemon::{Daemon, Place, eventually, text};
 use super::mail::sink::{Act, Options, Script, Sink};
 
-const RULES: &str = r#"
+/// Points and a mail for each order, and a cap of two mails a day.
+pub const RULES: &str = r#"
 rekindle: 1
 events:
   order_completed: { name: "Order Completed", active: true, properties: { order_id: { type: string, required: true }, total: { type: money } } }
@@ -69,10 +70,10 @@ pub const TEMPLATES: [(&str, &str); 3] = [
 ];
 
 /// Orders of each person: one more than the cap lets thank for.
-const ORDERS: usize = 3;
-const CAP: usize = 2;
+pub const ORDERS: usize = 3;
+pub const CAP: usize = 2;
 /// Points for each order of 12 euros.
-const POINTS: i64 = 120;
+pub const POINTS: i64 = 120;
 
 /// A shop, its relay, and what happened outside of the process under test.
 struct Trial {
@@ -104,17 +105,8 @@ impl Trial {
         self.place.begin(&format!("life-{}.log", self.lives), environment)
     }
 
-    /// What the shop sends of one person: each message by itself, since each may be the last one.
     fn messages(&self, user: &str) -> Vec<Json> {
-        let at = &self.at;
-        let traits = json!({ "email": format!("{user}@post.example") });
-        let known = json!({ "type": "identify", "messageId": format!("i-{user}"), "userId": user, "traits": traits, "timestamp": at });
-        let ordered = (0..ORDERS).map(|n| {
-            let properties = json!({ "order_id": format!("{user}-{n}"), "total": 12 });
-            json!({ "type": "track", "messageId": format!("o-{user}-{n}"), "userId": user, "event": "Order Completed",
-                "properties": properties, "timestamp": at })
-        });
-        std::iter::once(known).chain(ordered).collect()
+        messages_of(user, &self.at)
     }
 
     /// A life that is to end at a point; true: it died there.
@@ -202,7 +194,19 @@ impl Daemon<'_> {
     }
 }
 
-fn id_of(message: &Json) -> String {
+/// What the shop sends of one person: each message by itself, since each may be the last one.
+pub fn messages_of(user: &str, at: &str) -> Vec<Json> {
+    let traits = json!({ "email": format!("{user}@post.example") });
+    let known = json!({ "type": "identify", "messageId": format!("i-{user}"), "userId": user, "traits": traits, "timestamp": at });
+    let ordered = (0..ORDERS).map(|n| {
+        let properties = json!({ "order_id": format!("{user}-{n}"), "total": 12 });
+        json!({ "type": "track", "messageId": format!("o-{user}-{n}"), "userId": user, "event": "Order Completed",
+            "properties": properties, "timestamp": at })
+    });
+    std::iter::once(known).chain(ordered).collect()
+}
+
+pub fn id_of(message: &Json) -> String {
     message["messageId"].as_str().expect("an id").to_owned()
 }
 
@@ -340,10 +344,10 @@ async fn promise_i12_killed_while_rules_go_live_a_whole_set_is_live_and_everybod
 }
 
 /// A seed's numbers, one after the other.
-struct Seeded(u64);
+pub struct Seeded(pub u64);
 
 impl Seeded {
-    fn below(&mut self, most: u64) -> u64 {
+    pub fn below(&mut self, most: u64) -> u64 {
         self.0 = twox_hash::XxHash3_64::oneshot(&self.0.to_le_bytes());
         self.0 % most
     }
@@ -470,4 +474,32 @@ async fn what_kills_the_process_each_time_is_set_aside_in_the_end() {
     assert_eq!(trial.place.messages("u1").len(), CAP, "the others go on");
     let doctor = text(&trial.place.look(&["doctor"]));
     assert!(doctor.contains("u0: due: set aside"), "{doctor}");
+}
+
+/// Six people are claimed together, and one of them kills the process: that one is set aside after three claims, the five go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_claimed_beside_what_kills_the_process_goes_on() {
+    let mut trial = Trial::begin().await;
+    let (key, users) = (trial.key.clone(), people(6));
+    let messages: Vec<Json> = users.iter().flat_map(|user| trial.messages(user)).collect();
+    let deadly = [(CRASH_OVER, "u3")];
+    let mut daemon = trial.life(&deadly);
+    assert!(daemon.is_up(), "{}", daemon.log());
+    daemon.send(&key, &messages);
+    daemon.ended();
+    drop(daemon);
+    let mut deaths = 1;
+    loop {
+        let mut daemon = trial.life(&deadly);
+        if daemon.is_up() && !daemon.dies_or_settles() {
+            assert_eq!(daemon.terminate().0, Some(0));
+            break;
+        }
+        deaths += 1;
+    }
+    assert_eq!(deaths, CLAIMS_MAX, "the last one alone");
+    let others: Vec<String> = users.into_iter().filter(|user| user != "u3").collect();
+    trial.expect(&others, ORDERS as i64 * POINTS);
+    let doctor = text(&trial.place.look(&["doctor"]));
+    assert!(doctor.contains("u3: due: set aside") && doctor.matches("set aside").count() == 1, "{doctor}");
 }

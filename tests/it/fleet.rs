@@ -3,17 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rekindle::store::postgres::PostgresStore;
 use rekindle::store::{Identity, Store as _};
 use serde_json::{Value as Json, json};
+use sqlx::{Connection as _, PgConnection};
 
-use super::crash::TEMPLATES;
+use super::crash::{self, Seeded, TEMPLATES};
 use super::daemon::{Daemon, Place, eventually, text};
 use super::journey;
 use super::mail::sink::{Options, Sink};
 use super::proxy::{Link, Proxy};
-use super::store::server;
+use super::store::server::{self, Server};
 
 /// A message about the order itself, which needs no way to unsubscribe.
 fn rules() -> String {
@@ -28,7 +30,11 @@ struct Fleet {
 
 impl Fleet {
     fn new(url: String, port: u16) -> Fleet {
-        let place = Place::new(&rules(), &TEMPLATES);
+        Fleet::with(&rules(), url, port)
+    }
+
+    fn with(rules: &str, url: String, port: u16) -> Fleet {
+        let place = Place::new(rules, &TEMPLATES);
         let at = |name: &str| place.path(name).display().to_string();
         std::fs::write(place.path("database.url"), &url).expect("written");
         let settings = format!(
@@ -62,6 +68,19 @@ impl Fleet {
             assert_eq!(report["evidence"][what], 0, "{report:#}");
         }
         report["evidence"].clone()
+    }
+
+    /// Each person has the points of a plain sum, and of the thanks for all orders the cap's went out or may have.
+    async fn expect(&self, users: &[String]) {
+        let store = PostgresStore::open_to_read(&self.url).await.expect("it opens");
+        for user in users {
+            let id = store.find_profile(&Identity::User(user.as_str().into())).await.expect("read").expect("a person");
+            let history = store.history(id).await.expect("a history");
+            let points: i64 = history.postings.iter().map(|posting| posting.amount).sum();
+            let went = history.messages.iter().filter(|row| matches!(row.state.name(), "accepted" | "unknown")).count();
+            assert_eq!((points, went), (crash::ORDERS as i64 * crash::POINTS, crash::CAP), "{user}");
+        }
+        store.close().await;
     }
 
     /// How many messages are in which state.
@@ -224,4 +243,151 @@ async fn promise_i5_a_daemon_without_its_database_stands_back_and_another_takes_
     }
     let balance = near.checked(&answered, &sink.message_ids());
     println!("{} unknown", balance["unknown"]);
+}
+
+const WORKERS: usize = 4;
+
+/// Four daemons on one database. While the shop sends, now to one of them and now to another, one is killed by SIGKILL in the middle of what
+/// it does, and another begins in its place; until `goes_on` says no. How many were killed, and the offline checker's balance.
+async fn soak(server: &Server, seed: u64, mut goes_on: impl FnMut(usize) -> bool) -> (usize, Json) {
+    let sink = Sink::start(Options { offers: vec!["PIPELINING"], ..Options::default() }).await;
+    let fleet = Fleet::with(crash::RULES, server.database().await, sink.port);
+    let (key, at, mut seeded) = (fleet.place.write_key(), jiff::Timestamp::now().to_string(), Seeded(seed));
+    let mut workers: Vec<Daemon<'_>> = (0..WORKERS).map(|number| fleet.place.serve(&format!("worker-{number}.log"))).collect();
+    let (mut users, mut answered, mut kills) = (Vec::new(), Vec::new(), 0);
+    while goes_on(kills) {
+        let fresh: Vec<String> = (0..6).map(|n| format!("u{kills}-{n}")).collect();
+        let messages: Vec<Json> = fresh.iter().flat_map(|user| crash::messages_of(user, &at)).collect();
+        let (victim, mails) = (seeded.below(WORKERS as u64) as usize, sink.begun() + 1 + seeded.below(10) as usize);
+        let hearers: Vec<usize> = messages.iter().map(|_| seeded.below(WORKERS as u64) as usize).collect();
+        let is_over = AtomicBool::new(false);
+        let heard: Vec<String> = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while sink.begun() < mails && !is_over.load(Ordering::SeqCst) {
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+                workers[victim].signal("KILL");
+            });
+            // twice each: what one has heard, another hears again
+            let sent = messages.iter().zip(&hearers).flat_map(|(message, hearer)| {
+                [*hearer, (hearer + 1) % WORKERS].map(|hearer| (message, workers[hearer].try_send(&key, std::slice::from_ref(message))))
+            });
+            let heard = sent.filter(|(_, answered)| *answered).map(|(message, _)| crash::id_of(message)).collect();
+            is_over.store(true, Ordering::SeqCst);
+            heard
+        });
+        answered.extend(heard);
+        users.extend(fresh);
+        kills += 1;
+        workers[victim].ended();
+        workers[victim] = fleet.place.serve(&format!("worker-{}.log", WORKERS + kills));
+    }
+    // the shop sends everything once more, as a sender does that had no answer
+    let messages: Vec<Json> = users.iter().flat_map(|user| crash::messages_of(user, &at)).collect();
+    messages.chunks(200).zip((0..WORKERS).cycle()).for_each(|(batch, hearer)| workers[hearer].send(&key, batch));
+    answered.extend(messages.iter().map(crash::id_of));
+    fleet.looked_at_everybody(users.len() as u64).await;
+    fleet
+        .until("nothing waits or is under way", |states| !["queued", "leased", "sending"].iter().any(|open| states.contains_key(open)))
+        .await;
+    workers.into_iter().for_each(|worker| assert_eq!(worker.terminate().0, Some(0)));
+    fleet.expect(&users).await;
+    (kills, fleet.checked(&answered, &sink.message_ids()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_i5_four_daemons_killed_again_and_again_lose_and_double_nothing() {
+    let Some(server) = server::shared() else { return };
+    let (kills, balance) = soak(server, 11, |kills| kills < 6).await;
+    println!("{kills} kills, {} unknown", balance["unknown"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "by hand: REKINDLE_SOAK_MINUTES=10 cargo test --test it long_soak_of_four -- --ignored --nocapture"]
+async fn long_soak_of_four() {
+    let server = server::shared().expect("PostgreSQL is installed");
+    let minutes: u64 = std::env::var("REKINDLE_SOAK_MINUTES").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let begun = std::time::Instant::now();
+    let seed = u64::from(std::process::id()) << 32 | begun.elapsed().as_nanos() as u64;
+    let (kills, balance) = soak(server, seed, |_| begun.elapsed().as_secs() < minutes * 60).await;
+    println!("seed {seed}: {kills} kills, {balance}");
+}
+
+/// Two daemons with different files: the newer ones are live for both, and a restart of the one that is late does not bring the older ones
+/// back. Only somebody does who says so, or changes the files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_does_not_flap_between_two_sets_of_rules() {
+    let Some(server) = server::shared() else { return };
+    let url = server.database().await;
+    let named = |name: &str| rules().replace("Thank for each order", name);
+    let (old, new) = (Fleet::with(&named("The old thanks"), url.clone(), 1), Fleet::with(&named("The new thanks"), url.clone(), 1));
+    let published = async || {
+        let store = PostgresStore::open_to_read(&url).await.expect("it opens");
+        let rows = store.publications(10).await.expect("read");
+        store.close().await;
+        (rows.len(), rows.first().map(|row| row.version))
+    };
+    let late = old.place.serve("old.log");
+    let (_, of_old) = published().await;
+    let ahead = new.place.serve("new.log");
+    let (count, of_new) = published().await;
+    assert!(count == 2 && of_old != of_new, "{count}");
+    late.says(&["took the rules into use that another process put live"]);
+    late.kill();
+
+    let late = old.place.serve("late.log");
+    let said = late.says(&["the files on disk were live before and were replaced by"]);
+    assert!(said.contains("rekindle reload"), "{said}");
+    assert_eq!(published().await, (2, of_new), "it follows");
+    assert!(late.get("/readyz").1.contains("were replaced by"), "{}", late.get("/readyz").1);
+
+    // somebody wants them back
+    let reloaded = old.place.run(&["reload", "--by", "anna"]);
+    assert!(reloaded.status.success(), "{}", text(&reloaded));
+    assert_eq!(published().await, (3, of_old));
+    // or changes the files of one that runs
+    new.place.write_rules(&named("The newest thanks"));
+    let mut newest = None;
+    for _ in 0..1_200 {
+        newest = Some(published().await).filter(|(count, _)| *count == 4).and_then(|(_, version)| version);
+        if newest.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let newest = format!("{:016x}", newest.expect("a version"));
+    late.says(&["took the rules into use that another process put live", &newest]);
+    for daemon in [late, ahead] {
+        assert_eq!(daemon.terminate().0, Some(0));
+    }
+}
+
+/// A newer program has migrated the database under a daemon: it stands back with a clear word, and what it takes in waits for the newer one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_whose_database_a_newer_program_has_migrated_stands_back() {
+    let Some(server) = server::shared() else { return };
+    let sink = Sink::start(Options { offers: vec!["PIPELINING"], ..Options::default() }).await;
+    let fleet = Fleet::new(server.database().await, sink.port);
+    let key = fleet.place.write_key();
+    let daemon = fleet.place.serve("first.log");
+    let mut connection = PgConnection::connect(&fleet.url).await.expect("the server answers");
+    let ahead =
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (9999, 'ahead', true, '', 0)";
+    sqlx::query(ahead).execute(&mut connection).await.expect("written");
+    daemon.says(&["claims and sends nothing any more", "schema 9999"]);
+    eventually("it is not ready", || {
+        let (status, body) = daemon.get("/readyz");
+        (status == "503" && body.contains("use the newer program")).then_some(())
+    });
+    daemon.send(&key, &orders(&daemon, 0..5));
+    let (code, log) = daemon.terminate();
+    assert!(code == Some(0) && !log.contains("set aside"), "{log}");
+    let refused = fleet.place.run(&["serve"]);
+    assert!(!refused.status.success() && text(&refused).contains("schema 9999"), "{}", text(&refused));
+    assert!(sink.mails().is_empty());
+    // the newer program goes on with all of it
+    sqlx::query("delete from _sqlx_migrations where version = 9999").execute(&mut connection).await.expect("written");
+    let daemon = fleet.place.serve("second.log");
+    eventually("every mail", || (sink.mails().len() == 5).then_some(()));
+    assert_eq!(daemon.terminate().0, Some(0));
 }

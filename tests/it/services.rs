@@ -929,7 +929,8 @@ async fn promise_i9_a_profile_that_is_poison_is_set_aside_and_the_others_go_on()
     shop.meet_without_looking("ben").await;
     shop.sign_up("ben", start()).await;
     let pass = shop.evaluate(start()).await;
-    assert_eq!((pass.set_aside, pass.entered), (1, 1), "{pass}");
+    assert_eq!((pass.set_aside, pass.claimed), (1, 1), "alone: {pass}");
+    assert_eq!(shop.evaluate(start()).await.entered, 1);
     let id = shop.store.find_profile(&Identity::User("ana".into())).await.expect("a read").expect("a person");
     let (_, reason) = shop.store.profile(id).await.expect("a read").expect("a profile").quarantined.expect("set aside");
     assert!(reason.contains("without a result"), "{reason}");

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::loan::{self, Loan, within};
+use super::open;
 use crate::clock::Stopwatch;
 use crate::store::StoreError;
 
@@ -23,6 +24,8 @@ pub(super) const JOIN: &str = "
 pub(super) const BEAT: &str = "update workers set beaten_at = clock_timestamp() where boot = $1";
 pub(super) const LEAVE: &str = "delete from workers where boot = $1";
 pub(super) const BURY: &str = "delete from workers where beaten_at < clock_timestamp() - $1 * interval '1 millisecond'";
+pub(super) const OTHERS: &str = "select count(*) from workers
+    where boot <> $1 and beaten_at >= clock_timestamp() - $2 * interval '1 millisecond'";
 /// Whatever is held by nobody who lives. The counts of claims stay, so that what kills its process is found out.
 pub(super) const FREE_CLAIMS: &str = "update claims set worker = null
     where worker is not null and not exists (select 1 from workers w where w.boot = claims.epoch >> 32)";
@@ -122,8 +125,21 @@ impl Lease {
             self.boot.store(join(&mut loan, shared).await?, Ordering::Release);
         }
         self.note(since);
+        if let Err(outgrown) = open::agree(&mut loan, &shared.name).await
+            && matches!(outgrown, StoreError::Newer { .. } | StoreError::NewerStates { .. })
+            && shared.outgrown.set(outgrown.clone()).is_ok()
+        {
+            tracing::error!("claims and sends nothing any more: {outgrown}");
+        }
         loan.give_back();
         Ok(())
+    }
+
+    /// How many other processes are alive.
+    pub async fn others(&self, connection: &mut PgConnection) -> Result<u64, StoreError> {
+        let dead_after = i64::try_from((self.fresh_for * 2).as_millis()).unwrap_or(i64::MAX);
+        let others: i64 = sqlx::query(OTHERS).bind(self.boot()).bind(dead_after).fetch_one(connection).await?.try_get(0)?;
+        Ok(others.max(0) as u64)
     }
 }
 

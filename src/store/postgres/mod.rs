@@ -19,7 +19,7 @@ mod take;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -70,6 +70,9 @@ struct Shared {
     generation: Mutex<Option<(Stopwatch, i64)>>,
     /// The next claim's. Its upper half is this process's number.
     next_epoch: AtomicI64,
+    /// A newer program works on the database: this one claims and sends nothing any more. What it had under way ends; what it takes in
+    /// is taken in, since migrations only add.
+    outgrown: OnceLock<StoreError>,
 }
 
 impl Shared {
@@ -82,6 +85,7 @@ impl Shared {
             world: WorldCache::default(),
             generation: Mutex::default(),
             next_epoch: AtomicI64::new(0),
+            outgrown: OnceLock::new(),
         }
     }
 }
@@ -161,6 +165,9 @@ impl Backend for PostgresStore {
     type Reader = Loan;
 
     async fn write<W: Work>(&self, work: W) -> Result<W::Done, StoreError> {
+        if let Some(outgrown) = self.shared.outgrown.get().filter(|_| W::CLAIMS) {
+            return Err(outgrown.clone());
+        }
         let mut tries = 0;
         loop {
             tries += 1;
@@ -226,7 +233,15 @@ impl Backend for PostgresStore {
     }
 
     fn trusts_its_claims(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.is_fresh())
+        self.lease.as_ref().is_some_and(|lease| lease.is_fresh()) && self.shared.outgrown.get().is_none()
+    }
+
+    async fn others(&self) -> Result<u64, StoreError> {
+        let Some(lease) = &self.lease else { return Ok(0) };
+        let mut loan = Loan::of(&self.pool).await?;
+        let others = within(self.answer, lease.others(&mut loan)).await?;
+        loan.give_back();
+        Ok(others)
     }
 
     /// Takes leave: what this process has claimed is free at once.
@@ -240,6 +255,7 @@ impl Backend for PostgresStore {
     fn failed(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Full { .. } => StoreError::Full { path: self.shared.name.clone().into() },
+            StoreError::NewerStates { found, known, .. } => StoreError::NewerStates { path: self.shared.name.clone().into(), found, known },
             other => other,
         }
     }

@@ -72,6 +72,7 @@ pub(super) async fn open(options: Options) -> Result<PostgresStore, StoreError> 
     let mut connection = connect(&options.url, &name, 1, None).await?.acquire().await.map_err(|error| unopened(&name, error))?;
     migrate(&mut connection, &name).await?;
     let mut session = Session::Postgres(&mut connection);
+    origin::write_states(&mut session, Path::new(&name)).await?;
     let environment = origin::named_environment(&mut session, &options.environment).await?;
     let hasher = origin::new_hasher(&mut session).await?;
     let coupon_salt = origin::new_coupon_salt(&mut session, options.coupon_salt).await?;
@@ -92,9 +93,7 @@ pub(super) async fn to_read(url: &str) -> Result<PostgresStore, StoreError> {
     let name = name_of(url);
     let pool = connect(url, &name, CONNECTIONS_TO_READ, None).await?;
     let mut connection = pool.acquire().await.map_err(|error| unopened(&name, error))?;
-    let row = sqlx::query(SCHEMA).fetch_one(&mut *connection).await;
-    let found: i64 = row.map_err(|error| unopened(&name, format!("it holds no tables of ours: {error}")))?.try_get(0)?;
-    MIGRATIONS.agree(found, Path::new(&name))?;
+    agree(&mut connection, &name).await?;
     let mut session = Session::Postgres(&mut connection);
     let environment = origin::environment(&mut session).await?;
     let hasher = origin::hasher(&mut session).await?;
@@ -102,6 +101,14 @@ pub(super) async fn to_read(url: &str) -> Result<PostgresStore, StoreError> {
     // who only reads gives no codes
     let shared = Arc::new(Shared::new(name, environment, Salt::default(), hasher));
     Ok(PostgresStore { pool, shared, answer: None, lease: None })
+}
+
+/// Whether tables and states are as this program knows them.
+pub(super) async fn agree(connection: &mut PgConnection, name: &str) -> Result<(), StoreError> {
+    let row = sqlx::query(SCHEMA).fetch_one(&mut *connection).await;
+    let found: i64 = row.map_err(|error| unopened(name, format!("it holds no tables of ours: {error}")))?.try_get(0)?;
+    MIGRATIONS.agree(found, Path::new(name))?;
+    origin::read_states(&mut Session::Postgres(connection), Path::new(name)).await
 }
 
 /// `answer`: how long a statement may take; none: as long as it does.

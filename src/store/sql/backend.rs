@@ -60,6 +60,9 @@ pub(in crate::store) trait Backend: Send + Sync {
     /// See [`Store::may_send`].
     fn trusts_its_claims(&self) -> bool;
 
+    /// See [`Store::company`].
+    async fn others(&self) -> Result<u64, StoreError>;
+
     /// See [`Store::close`].
     async fn let_go(&self);
 
@@ -118,8 +121,8 @@ impl<B: Backend> Store for B {
         self.write(decisions::Commit::new(batch)).await
     }
 
-    async fn release_profiles(&self, claims: Vec<Claim>) -> Result<(), StoreError> {
-        self.write(decisions::Release(claims)).await
+    async fn release_profiles(&self, claims: Vec<Claim>, counts: bool) -> Result<(), StoreError> {
+        self.write(decisions::Release { claims, counts }).await
     }
 
     async fn quarantine(&self, at: Timestamp, profiles: Vec<(Claim, String)>) -> Result<(), StoreError> {
@@ -338,6 +341,10 @@ impl<B: Backend> Store for B {
 
     fn may_send(&self) -> bool {
         self.trusts_its_claims()
+    }
+
+    async fn company(&self) -> Result<u64, StoreError> {
+        self.others().await.map_err(|error| self.failed(error))
     }
 
     async fn close(&self) {

@@ -1,6 +1,7 @@
 //! Claiming due profiles, and writing what was decided about them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -10,12 +11,12 @@ use super::rows::{
     EventRow, Fields, NewMessage, Place, States, StoredEvent, Waits, due, event_columns, event_row, hex, insert_entries, insert_events,
     json, new_message,
 };
-use super::{Needs, Sql, Tx, Work, query};
+use super::{Needs, Sql, Tx, Work, origin, query};
 use crate::engine::action::{Entry, Posting};
 use crate::engine::decide::Decision;
 use crate::engine::profile::Name;
 use crate::engine::time::{MINUTE_MS, Timestamp};
-use crate::store::{Claim, ClaimedProfile, Committed, DecisionCommit, DueProfiles, EventSeq, ProfileId, StoreError};
+use crate::store::{Claim, ClaimedProfile, Committed, DecisionCommit, DueProfiles, EventSeq, ProfileId, SUSPECT_AFTER, StoreError};
 
 /// Budgets are counted in quarters of an hour: every zone's month begins at one.
 pub(super) const QUARTER_MS: i64 = 15 * MINUTE_MS;
@@ -28,29 +29,67 @@ pub(super) struct ClaimDue {
     pub worker: String,
 }
 
-/// $1 now, $2 limit, $3 worker, $4 epoch. Then the claimed ones with their state.
+/// The profiles that were just claimed under epoch $4, with their state.
+macro_rules! claimed_profiles {
+    () => {
+        "select p.id, p.version, p.due_at, p.absorbed_seq, c.claims, p.state
+    from claims c join profiles p on p.id = c.profile_id where c.epoch = $4"
+    };
+    (postgres) => {
+        "select p.id, p.version, p.due_at, p.absorbed_seq, c.claims, p.state
+        from claims c join profiles p on p.bucket = c.bucket and p.id = c.profile_id where c.worker is not null and c.epoch = $4"
+    };
+}
+
+/// $1 now, $2 limit, $3 worker, $4 epoch, $5 claimed so often in vain makes suspect. Then the claimed ones.
 pub(super) const CLAIM: Sql = Sql {
-    sqlite: "
+    sqlite: concat!(
+        "
     insert into claims (profile_id, worker, epoch, claims)
     select p.id, $3, $4, coalesce(c.claims, 0) + 1
     from profiles p left join claims c on c.profile_id = p.id
-    where p.due_at <= $1 and c.worker is null
+    where p.due_at <= $1 and c.worker is null and coalesce(c.claims, 0) < $5
     order by p.due_at limit $2
     on conflict (profile_id) do update set worker = excluded.worker, epoch = excluded.epoch, claims = excluded.claims;
-    select p.id, p.version, p.due_at, p.absorbed_seq, c.claims, p.state
-    from claims c join profiles p on p.id = c.profile_id where c.epoch = $4",
-    postgres: "
+    ",
+        claimed_profiles!()
+    ),
+    postgres: concat!(
+        "
         with due as (
             select p.bucket, p.id from profiles p
             where p.due_at <= $1 and not exists (
-                select 1 from claims c where c.bucket = p.bucket and c.profile_id = p.id and c.worker is not null)
+                select 1 from claims c where c.bucket = p.bucket and c.profile_id = p.id and (c.worker is not null or c.claims >= $5))
             order by p.due_at limit $2 for update of p skip locked)
         insert into claims (bucket, profile_id, worker, epoch, claims)
         select bucket, id, $3, $4, 1 from due
         on conflict (bucket, profile_id) do update set worker = excluded.worker, epoch = excluded.epoch, claims = claims.claims + 1
         where claims.worker is null;
-        select p.id, p.version, p.due_at, p.absorbed_seq, c.claims, p.state
-        from claims c join profiles p on p.bucket = c.bucket and p.id = c.profile_id where c.worker is not null and c.epoch = $4",
+        ",
+        claimed_profiles!(postgres)
+    ),
+};
+
+/// The suspect who has been due for longest. There are as many claims as people whom a process holds, or died over.
+pub(super) const CLAIM_SUSPECT: Sql = Sql {
+    sqlite: concat!(
+        "
+    update claims set worker = $3, epoch = $4, claims = claims + 1 where profile_id = (
+        select c.profile_id from claims c join profiles p on p.id = c.profile_id
+        where c.worker is null and c.claims >= $5 and p.due_at <= $1 order by p.due_at limit 1);
+    ",
+        claimed_profiles!()
+    ),
+    postgres: concat!(
+        "
+        update claims set worker = $3, epoch = $4, claims = claims.claims + 1
+        from (
+            select c.bucket, c.profile_id from claims c join profiles p on p.bucket = c.bucket and p.id = c.profile_id
+            where c.worker is null and c.claims >= $5 and p.due_at <= $1 order by p.due_at limit 1 for update skip locked) suspect
+        where claims.bucket = suspect.bucket and claims.profile_id = suspect.profile_id;
+        ",
+        claimed_profiles!(postgres)
+    ),
 };
 
 /// What waits for the profiles of $1 (id, absorbed_seq), in the order of acknowledgement.
@@ -75,11 +114,20 @@ pub(super) const WAITING_EVENTS: Sql = Sql {
 #[async_trait]
 impl Work for ClaimDue {
     type Done = DueProfiles;
+    const CLAIMS: bool = true;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<DueProfiles, StoreError> {
         let epoch = tx.memory.epoch();
+        let mut suspect = self.claim(&CLAIM_SUSPECT, epoch, tx).await?;
+        suspect.is_suspect = !suspect.profiles.is_empty() || !suspect.corrupt.is_empty();
+        if suspect.is_suspect { Ok(suspect) } else { self.claim(&CLAIM, epoch, tx).await }
+    }
+}
+
+impl ClaimDue {
+    async fn claim(&self, statement: &'static Sql, epoch: i64, tx: &mut Tx<'_>) -> Result<DueProfiles, StoreError> {
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
-        let claim = query(&CLAIM).bind(self.now.as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
+        let claim = query(statement).bind(self.now.as_ms()).bind(limit).bind(&*self.worker).bind(epoch).bind(SUSPECT_AFTER);
         let mut due = DueProfiles::default();
         let mut absorbed = Vec::new();
         // read as they come: the database walks on while a state is decoded
@@ -114,6 +162,8 @@ pub(super) async fn set_corrupt_aside(at: Timestamp, corrupt: &[(ProfileId, Stor
     if aside.is_empty() {
         return Ok(());
     }
+    // what a newer program wrote is not broken
+    origin::read_states(&mut tx.session, Path::new("")).await?;
     query(&SET_ASIDE).bind(json(&aside)?).bind(at.as_ms()).execute(&mut tx.session).await?;
     Ok(())
 }
@@ -464,7 +514,10 @@ impl<'c> Sheet<'c> {
 
 // ---------------------------------------------------------------------------------------------------- give back, aside
 
-pub(super) struct Release(pub Vec<Claim>);
+pub(super) struct Release {
+    pub claims: Vec<Claim>,
+    pub counts: bool,
+}
 
 /// $1: (profile, epoch). The claim did not count.
 pub(super) const RELEASE: Sql = Sql {
@@ -475,13 +528,23 @@ pub(super) const RELEASE: Sql = Sql {
         where claims.bucket = bucket(j.id) and claims.profile_id = j.id and claims.epoch = j.epoch and claims.worker is not null",
 };
 
+/// The same, and it did.
+pub(super) const RELEASE_COUNTED: Sql = Sql {
+    sqlite: "update claims set worker = null
+    where (profile_id, epoch) in (select value ->> 0, value ->> 1 from json_each($1)) and worker is not null",
+    postgres: "update claims set worker = null
+        from (select (value ->> 0)::bigint as id, (value ->> 1)::bigint as epoch from jsonb_array_elements($1::jsonb) as value) j
+        where claims.bucket = bucket(j.id) and claims.profile_id = j.id and claims.epoch = j.epoch and claims.worker is not null",
+};
+
 #[async_trait]
 impl Work for Release {
     type Done = ();
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let claims: Vec<_> = self.0.iter().map(|claim| (claim.profile.0, claim.epoch)).collect();
-        query(&RELEASE).bind(json(&claims)?).execute(&mut tx.session).await?;
+        let claims: Vec<_> = self.claims.iter().map(|claim| (claim.profile.0, claim.epoch)).collect();
+        let statement = if self.counts { &RELEASE_COUNTED } else { &RELEASE };
+        query(statement).bind(json(&claims)?).execute(&mut tx.session).await?;
         Ok(())
     }
 }

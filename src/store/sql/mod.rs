@@ -55,6 +55,8 @@ pub(in crate::store) trait Work: Send + Sync + 'static {
     type Done: Send + 'static;
     /// Whether somebody outside waits for the answer.
     const IS_URGENT: bool = false;
+    /// Whether it takes hold of work: nobody does who no longer knows all that may stand in the rows.
+    const CLAIMS: bool = false;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Self::Done, StoreError>;
 }

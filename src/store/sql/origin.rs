@@ -1,12 +1,14 @@
 //! What a database is given when it is made and keeps: the name of its environment, and keys of its own.
 
+use std::path::Path;
+
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::rows::Fields;
 use super::{Session, Sql, query};
 use crate::engine::coupon::Salt;
-use crate::store::StoreError;
 use crate::store::suppression::{Hasher, KEY_BYTES};
+use crate::store::{StoreError, encoding};
 
 pub(super) const NAME_ENVIRONMENT: Sql = Sql::same("insert into environment (id, name) values (1, $1) on conflict (id) do nothing");
 pub(super) const ENVIRONMENT: Sql = Sql::same("select name from environment where id = 1");
@@ -17,6 +19,30 @@ pub(super) const KEY: Sql = Sql::same("select key from keys where name = $1");
 /// What the hashes of addresses are keyed with, and what codes of coupons are derived with.
 const HASHES: &str = "hashes";
 const COUPONS: &str = "coupons";
+
+/// The newest version of states that whoever opened it writes.
+pub(super) const NEWEST_STATES: Sql = Sql::same("select value from counters where name = 'states'");
+pub(super) const WRITE_STATES: Sql = Sql {
+    sqlite: "insert into counters (name, value) values ('states', $1)
+        on conflict (name) do update set value = max(value, excluded.value)",
+    postgres: "insert into counters (name, value) values ('states', $1)
+        on conflict (name) do update set value = greatest(counters.value, excluded.value)",
+};
+
+/// Notes which version of states this program writes. An older one reads none of them, and must not take them for broken.
+pub(in crate::store) async fn write_states(session: &mut Session<'_>, path: &Path) -> Result<(), StoreError> {
+    read_states(session, path).await?;
+    query(&WRITE_STATES).bind(i64::from(encoding::VERSION)).execute(session).await?;
+    Ok(())
+}
+
+/// An error if a newer program may have written states that this one does not read.
+pub(in crate::store) async fn read_states(session: &mut Session<'_>, path: &Path) -> Result<(), StoreError> {
+    let known = i64::from(encoding::VERSION);
+    let Some(row) = query(&NEWEST_STATES).fetch_optional(session).await? else { return Ok(()) };
+    let found = Fields::of("counters", &row).next("value")?;
+    if found > known { Err(StoreError::NewerStates { path: path.to_owned(), found, known }) } else { Ok(()) }
+}
 
 /// The database's environment; who opens it first names it.
 pub(in crate::store) async fn named_environment(session: &mut Session<'_>, name: &str) -> Result<String, StoreError> {

@@ -21,7 +21,7 @@ use crate::engine::run;
 use crate::engine::time::Timestamp;
 use crate::store::{
     ClaimedMessage, ClaimedMessages, Committed, EventSeq, IntentCommit, IntentStep, Look, MessageResult, ProfileId, Recorded, ResultKind,
-    StoreError, merge,
+    SUSPECT_AFTER, StoreError, merge,
 };
 
 // --------------------------------------------------------------------------------------------------------------- claim
@@ -44,13 +44,14 @@ macro_rules! claimed_messages {
     };
 }
 
-/// $1 now, $2 limit, $3 worker, $4 epoch. Then the claimed ones. A person who is due, or set aside, is not written to: facts first.
+/// $1 now, $2 limit, $3 worker, $4 epoch, $5 claimed so often in vain makes suspect. Then the claimed ones. A person who is due, or set aside, is not written to: facts first.
 pub(super) const CLAIM_MESSAGES: Sql = Sql {
     sqlite: concat!(
         "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1
     where seq in (
         select m.seq from messages m join profiles p on p.id = m.profile_id
         where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null and (p.due_at is null or p.due_at > $1)
+            and m.claims < $5
         order by m.due_at, m.seq limit $2);
     ",
         claimed_messages!()
@@ -60,7 +61,33 @@ pub(super) const CLAIM_MESSAGES: Sql = Sql {
         from (
             select m.bucket, m.profile_id, m.id from messages m join profiles p on p.bucket = m.bucket and p.id = m.profile_id
             where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null and (p.due_at is null or p.due_at > $1)
+            and m.claims < $5
             order by m.due_at, m.seq limit $2 for update of m skip locked) due
+        where messages.bucket = due.bucket and messages.profile_id = due.profile_id and messages.id = due.id;
+        ",
+        claimed_messages!()
+    ),
+};
+
+/// One suspect, where nobody else waits.
+pub(super) const CLAIM_SUSPECT_MESSAGE: Sql = Sql {
+    sqlite: concat!(
+        "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1
+    where seq in (
+        select m.seq from messages m join profiles p on p.id = m.profile_id
+        where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null and (p.due_at is null or p.due_at > $1)
+            and m.claims >= $5
+        order by m.due_at, m.seq limit 1);
+    ",
+        claimed_messages!()
+    ),
+    postgres: concat!(
+        "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1
+        from (
+            select m.bucket, m.profile_id, m.id from messages m join profiles p on p.bucket = m.bucket and p.id = m.profile_id
+            where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null and (p.due_at is null or p.due_at > $1)
+            and m.claims >= $5
+            order by m.due_at, m.seq limit 1 for update of m skip locked) due
         where messages.bucket = due.bucket and messages.profile_id = due.profile_id and messages.id = due.id;
         ",
         claimed_messages!()
@@ -130,16 +157,19 @@ pub(super) const LET_GO: Sql = Sql {
 #[async_trait]
 impl Work for ClaimMessages {
     type Done = Vec<ClaimedMessages>;
+    const CLAIMS: bool = true;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Vec<ClaimedMessages>, StoreError> {
         let epoch = tx.memory.epoch();
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
-        let statement = match self.look {
-            Look::Now(_) => &CLAIM_MESSAGES,
-            Look::AsDue { .. } => &CLAIM_MESSAGES_AS_DUE,
+        let claim = |statement| query(statement).bind(self.look.upto().as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
+        let mut by_profile = match self.look {
+            Look::Now(_) => claimed(claim(&CLAIM_MESSAGES).bind(SUSPECT_AFTER).fetch(&mut tx.session).await?).await?,
+            Look::AsDue { .. } => claimed(claim(&CLAIM_MESSAGES_AS_DUE).fetch(&mut tx.session).await?).await?,
         };
-        let claim = query(statement).bind(self.look.upto().as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
-        let by_profile = claimed(claim.fetch(&mut tx.session).await?).await?;
+        if by_profile.is_empty() && matches!(self.look, Look::Now(_)) {
+            by_profile = claimed(claim(&CLAIM_SUSPECT_MESSAGE).bind(SUSPECT_AFTER).fetch(&mut tx.session).await?).await?;
+        }
         if by_profile.is_empty() {
             return Ok(Vec::new());
         }

@@ -93,6 +93,7 @@ impl SqliteStore {
 fn failure(error: StoreError, path: &Path) -> StoreError {
     match error {
         StoreError::Full { .. } => StoreError::Full { path: path.to_owned() },
+        StoreError::NewerStates { found, known, .. } => StoreError::NewerStates { path: path.to_owned(), found, known },
         other => other,
     }
 }
@@ -147,6 +148,11 @@ impl Backend for SqliteStore {
         let read = world::read(&mut Self::session(&mut reader), month_start, profiles).await.map_err(|e| self.failed(e))?;
         let world = World { coupon_salt: self.shared.coupon_salt.clone(), ..read };
         Ok(WorldView { world: self.shared.world.put(version, month_start, world), generation, live: None })
+    }
+
+    /// It holds the lock.
+    async fn others(&self) -> Result<u64, StoreError> {
+        Ok(0)
     }
 
     /// A claim is void only when the process is gone.

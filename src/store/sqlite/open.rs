@@ -119,6 +119,7 @@ impl SqliteStore {
         refuse_foreign(&mut connection, &options.path).await?;
         migrate(&mut connection, &options.path).await?;
         let mut session = Session::Sqlite(&mut connection);
+        origin::write_states(&mut session, &options.path).await?;
         let environment = origin::named_environment(&mut session, &options.environment).await?;
         let hasher = Arc::new(origin::new_hasher(&mut session).await?);
         let coupon_salt = origin::new_coupon_salt(&mut session, options.coupon_salt).await?;
@@ -159,6 +160,7 @@ pub(super) async fn to_read(path: &Path) -> Result<SqliteStore, StoreError> {
     let found: i64 = Fields::of("_sqlx_migrations", &row).next("version")?;
     MIGRATIONS.agree(found, path)?;
     let mut session = Session::Sqlite(&mut connection);
+    origin::read_states(&mut session, path).await?;
     let environment = origin::environment(&mut session).await?;
     let hasher = Arc::new(origin::hasher(&mut session).await?);
     let row = sqlx::query(NUMBERS).fetch_one(&mut *connection).await.map(Row::Sqlite)?;

@@ -48,6 +48,8 @@ macro_rules! each_exercise {
             promise_i1_one_message_for_each_dedupe_key,
             one_person_twice_in_a_batch_is_a_conflict,
             claims_are_counted_and_orderly_returns_are_not,
+            what_was_claimed_twice_without_a_result_is_claimed_alone,
+            what_is_given_back_is_due_and_counts_if_it_is_to,
             what_is_set_aside_waits_until_it_is_reinstated,
             a_message_goes_its_way,
             promise_i3_a_waiting_fact_stops_the_intent,
@@ -172,7 +174,7 @@ pub async fn only_the_holder_of_the_claim_commits(h: &dyn Harness) {
     let store = h.open().await;
     store.append_events(vec![from_user("u", event("a", hour(1)))]).await.expect("appended");
     let stale = claim_one(&*store, "u", hour(2)).await;
-    store.release_profiles(vec![stale.claim]).await.expect("released");
+    store.release_profiles(vec![stale.claim], false).await.expect("released");
     let fresh = claim_one(&*store, "u", hour(2)).await;
     assert!(fresh.claim.epoch > stale.claim.epoch);
     let answer = |claimed: &_| store.commit_decisions(vec![commit(claimed, decision(fresh.profile.clone(), hour(9)))]);
@@ -257,12 +259,70 @@ pub async fn claims_are_counted_and_orderly_returns_are_not(h: &dyn Harness) {
     let mut store = h.open().await;
     store.append_events(vec![from_user("u", event("a", hour(1)))]).await.expect("appended");
     let claimed = claim_one(&*store, "u", hour(2)).await;
-    store.release_profiles(vec![claimed.claim]).await.expect("released");
+    store.release_profiles(vec![claimed.claim], false).await.expect("released");
     for expected in 1..=CLAIMS_MAX + 1 {
         assert_eq!(claim_one(&*store, "u", hour(2)).await.claims, expected, "counted as it is claimed");
         h.close(store).await;
         store = h.open().await;
     }
+}
+
+/// Whoever was claimed beside what kills the process is told apart from it: each is claimed alone.
+pub async fn what_was_claimed_twice_without_a_result_is_claimed_alone(h: &dyn Harness) {
+    let mut store = h.open().await;
+    for user in ["a", "b", "c"] {
+        store.append_events(vec![from_user(user, event(user, hour(1)))]).await.expect("appended");
+        queued(&*store, &format!("m{user}"), &[message(&format!("m{user}"), "warn", hour(2))], hour(90)).await;
+    }
+    for expected in 1..CLAIMS_MAX {
+        let due = store.claim_due(hour(3), 10, WORKER).await.expect("claimed");
+        assert!(due.profiles.len() == 3 && !due.is_suspect && due.profiles.iter().all(|claimed| claimed.claims == expected));
+        assert_eq!(claim_messages(&*store, hour(3)).await.len(), 3);
+        h.close(store).await;
+        store = h.open().await;
+    }
+    store.append_events(vec![from_user("fresh", event("fresh", hour(1)))]).await.expect("appended");
+    queued(&*store, "mfresh", &[message("mfresh", "warn", hour(2))], hour(90)).await;
+    let mut alone = Vec::new();
+    loop {
+        let due = store.claim_due(hour(3), 10, WORKER).await.expect("claimed");
+        let Some(first) = due.profiles.first().filter(|_| due.is_suspect) else {
+            let keys: Vec<&str> = due.profiles.iter().map(|claimed| &*claimed.profile.key).collect();
+            assert_eq!(keys, ["fresh"], "then those whom nobody suspects");
+            break;
+        };
+        assert_eq!((due.profiles.len(), first.claims), (1, CLAIMS_MAX));
+        alone.push(first.profile.key.clone());
+        store.commit_decisions(vec![commit(first, decision(first.profile.clone(), hour(90)))]).await.expect("answered");
+    }
+    alone.sort();
+    assert_eq!(alone.iter().map(|key| &**key).collect::<Vec<_>>(), ["a", "b", "c"]);
+    let claimed = claim_messages(&*store, hour(3)).await;
+    assert_eq!(claimed.iter().map(|group| &*group.profile.key).collect::<Vec<_>>(), ["mfresh"], "messages that nobody suspects first");
+    for _ in 0..3 {
+        let claimed = claim_messages(&*store, hour(3)).await;
+        let claims: Vec<u32> = claimed.iter().flat_map(|group| &group.messages).map(|message| message.claims).collect();
+        assert_eq!(claims, [CLAIMS_MAX]);
+    }
+    assert!(claim_messages(&*store, hour(3)).await.is_empty());
+}
+
+/// A pass that failed gives back what it had claimed; if that goes on, it counts.
+pub async fn what_is_given_back_is_due_and_counts_if_it_is_to(h: &dyn Harness) {
+    let store = h.open().await;
+    store.append_events(vec![from_user("u", event("a", hour(1)))]).await.expect("appended");
+    for (counts, expected) in [(false, 1), (true, 1), (true, 2), (false, 3), (false, 3)] {
+        let due = store.claim_due(hour(2), 10, WORKER).await.expect("claimed").profiles;
+        let claimed = due.first().expect("due");
+        assert_eq!(claimed.claims, expected);
+        store.release_profiles(vec![claimed.claim], counts).await.expect("released");
+        store.release_profiles(vec![claimed.claim], counts).await.expect("once more, which changes nothing");
+    }
+    let due = store.claim_due(hour(2), 10, WORKER).await.expect("claimed").profiles;
+    let claimed = due.first().expect("due");
+    store.commit_decisions(vec![commit(claimed, decision(claimed.profile.clone(), hour(9)))]).await.expect("answered");
+    store.release_profiles(vec![claimed.claim], false).await.expect("what was written is over");
+    assert!(store.claim_due(hour(8), 10, WORKER).await.expect("claimed").profiles.is_empty());
 }
 
 pub async fn what_is_set_aside_waits_until_it_is_reinstated(h: &dyn Harness) {

@@ -140,7 +140,7 @@ pub async fn queued(store: &dyn Store, user: &str, messages: &[Message], due_at:
 pub async fn claim_one(store: &dyn Store, user: &str, now: Timestamp) -> ClaimedProfile {
     let due = store.claim_due(now, 100, WORKER).await.expect("claimed");
     let (mut mine, others): (Vec<_>, Vec<_>) = due.profiles.into_iter().partition(|p| &*p.profile.key == user);
-    store.release_profiles(others.iter().map(|p| p.claim).collect()).await.expect("released");
+    store.release_profiles(others.iter().map(|p| p.claim).collect(), false).await.expect("released");
     mine.pop().unwrap_or_else(|| panic!("{user} is not due at {now}"))
 }
 

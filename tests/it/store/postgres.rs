@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rekindle::engine::action::{MessageState, Outcome};
 use rekindle::engine::time::Timestamp;
 use rekindle::store::postgres::{Options, PostgresStore};
-use rekindle::store::{Committed, Store, StoreError};
+use rekindle::store::{Committed, Look, Store, StoreError};
 use sqlx::{Connection as _, PgConnection};
 
 use super::exercise::{self, Harness};
@@ -224,4 +225,49 @@ async fn a_database_that_is_not_there_is_named_without_its_password() {
     }
     let error = PostgresStore::open("postgres://rekindle:secret@127.0.0.1:1/nowhere", "test").await.err().expect("refused").to_string();
     assert!(error.contains("127.0.0.1:1/nowhere") && !error.contains("secret"), "{error}");
+}
+
+/// A newer program has opened the database: this one claims and sends nothing any more, says so, still takes in what senders bring, and
+/// takes no row for broken that it only does not understand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_program_beside_it_stops_the_older_one_and_nothing_is_set_aside() {
+    let Some(server) = server::shared() else { return };
+    let database = Postgres::new(server).await;
+    let mut connection = PgConnection::connect(&database.url).await.expect("the server answers");
+    let quick = Options { beat: Duration::from_millis(100), connections: 4, ..Options::new(&database.url, "test") };
+    let (quick, slow) = (PostgresStore::open_with(quick).await.expect("it opens"), database.process().await);
+    settled(&slow, "u", hour(2)).await;
+
+    // the newer program has written somebody's row before the older one hears of it
+    let newer = "with noted as (update counters set value = 99 where name = 'states')
+        update profiles set state = decode('63', 'hex') || substr(state, 2) where key = 'u'";
+    sqlx::query(newer).execute(&mut connection).await.expect("written");
+    let claimed = slow.claim_due(hour(3), 10, WORKER).await;
+    assert!(matches!(claimed, Err(StoreError::NewerStates { found: 99, .. })), "{claimed:?}");
+    assert!(slow.set_aside(None, 10).await.expect("read").is_empty());
+    while quick.may_send() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let said = quick.claim_due(hour(3), 10, WORKER).await.expect_err("refused").to_string();
+    assert!(said.contains("states of version 99") && said.contains("use the newer program"), "{said}");
+    assert!(quick.claim_messages(Look::Now(hour(3)), 10, WORKER).await.is_err());
+    assert_eq!(quick.append_events(vec![from_user("u", event("late", hour(3)))]).await.expect("taken in").new, 1);
+    let again = PostgresStore::open(&database.url, "test").await.err().expect("refused").to_string();
+    assert!(again.contains("states of version 99"), "{again}");
+    let looked = PostgresStore::open_to_read(&database.url).await.err().expect("refused").to_string();
+    assert!(looked.contains("states of version 99"), "{looked}");
+
+    // and a newer schema likewise
+    let back = "update counters set value = 2 where name = 'states'";
+    sqlx::query(back).execute(&mut connection).await.expect("written");
+    let third = Options { beat: Duration::from_millis(100), ..Options::new(&database.url, "test") };
+    let third = PostgresStore::open_with(third).await.expect("it opens");
+    let ahead =
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (9999, 'ahead', true, '', 0)";
+    sqlx::query(ahead).execute(&mut connection).await.expect("written");
+    while third.may_send() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let said = third.claim_due(hour(3), 10, WORKER).await.expect_err("refused").to_string();
+    assert!(said.contains("schema 9999"), "{said}");
 }

@@ -138,6 +138,21 @@ async fn a_database_of_a_newer_program_is_refused() {
     assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
 }
 
+/// A newer program may write states that this one does not read, without another schema.
+#[tokio::test]
+async fn a_database_with_states_of_a_newer_program_is_refused() {
+    let database = Sqlite::new();
+    database.open_with(database.options()).await.close().await;
+    let path = database.options().path;
+    let mut connection = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.expect("opens");
+    sqlx::query("update counters set value = 99 where name = 'states'").execute(&mut connection).await.expect("written");
+    connection.close().await.expect("closed");
+    let error = SqliteStore::open_with(database.options()).await.err().expect("refused");
+    assert!(matches!(error, StoreError::NewerStates { found: 99, .. }), "{error}");
+    let error = SqliteStore::open_to_read(&path).await.err().expect("refused").to_string();
+    assert!(error.contains("states of version 99") && error.contains("use the newer program"), "{error}");
+}
+
 #[tokio::test]
 async fn a_database_of_another_program_is_left_as_it_is() {
     let database = Sqlite::new();
