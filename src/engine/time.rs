@@ -4,8 +4,10 @@
 //! an exact day is 24 hours (windows, caps, `days_*`), a calendar day is "the same local time, a date later" (whatever happens
 //! to a person: `after`, `for`, `grace`, `expires`).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
@@ -282,20 +284,36 @@ impl fmt::Display for Span {
 
 /// The zones of a country by ISO 3166 code, the most important first; empty if the country is unknown.
 pub fn zones_of_country(country: &str) -> impl Iterator<Item = &'static str> {
-    let line = include_str!("countries.tsv").lines().find(|line| line.split('\t').next() == Some(country));
-    line.and_then(|line| line.split('\t').nth(1)).unwrap_or_default().split_whitespace()
+    COUNTRIES.get(country).into_iter().flat_map(|country| country.names.iter().copied())
 }
 
 /// All zones that belong to a country, and `UTC`: for suggestions.
 pub fn zone_names() -> impl Iterator<Item = &'static str> {
-    let lines = include_str!("countries.tsv").lines().filter(|line| !line.starts_with('#'));
-    lines.flat_map(|line| line.split('\t').nth(1).unwrap_or_default().split_whitespace()).chain(["UTC"])
+    COUNTRIES.values().flat_map(|country| country.names.iter().copied()).chain(["UTC"])
 }
 
 /// The most important zone of a country.
 pub fn zone_of_country(country: &str) -> Option<Zone> {
-    zones_of_country(country).next().and_then(Zone::named)
+    COUNTRIES.get(country)?.first.clone()
 }
+
+/// A country's zones, looked up once: every look at a person asks for them.
+struct Country {
+    names: Vec<&'static str>,
+    first: Option<Zone>,
+}
+
+static COUNTRIES: LazyLock<BTreeMap<&'static str, Country>> = LazyLock::new(|| {
+    let lines = include_str!("countries.tsv").lines().filter(|line| !line.starts_with('#'));
+    let countries = lines.filter_map(|line| {
+        let mut columns = line.split('\t');
+        let (code, zones) = (columns.next()?, columns.next().unwrap_or_default());
+        let names: Vec<&'static str> = zones.split_whitespace().collect();
+        let first = names.first().copied().and_then(Zone::named);
+        Some((code, Country { names, first }))
+    });
+    countries.collect()
+});
 
 #[cfg(test)]
 mod tests {
