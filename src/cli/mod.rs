@@ -17,7 +17,9 @@ mod key;
 mod migrate;
 mod new;
 mod operator;
+mod page;
 mod pause;
+mod plan;
 mod preview;
 mod provider;
 mod rejects;
@@ -71,6 +73,7 @@ pub enum Command {
     Suppressions(suppressions::Args),
     Test(test::Args),
     Simulate(simulate::Args),
+    Plan(plan::Args),
     Explain(explain::Args),
     Timeline(timeline::Args),
     Pause(pause::Args),
@@ -166,6 +169,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Suppressions(args) => suppressions::run(args).await,
         Command::Test(args) => test::run(args).await,
         Command::Simulate(args) => simulate::run(args).await,
+        Command::Plan(args) => plan::run(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Timeline(args) => timeline::run(args).await,
         Command::Pause(args) => pause::run(args).await,

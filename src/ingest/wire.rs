@@ -96,6 +96,9 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// 1990: what claims to be older has lost its date.
+    pub const EARLIEST: Timestamp = Timestamp::from_ms(631_152_000_000);
+
     pub fn new(source: &str, received: Received) -> Self {
         let plausible = (Timestamp::from_ms(0), Timestamp::from_ms(LATEST_MS));
         Origin { source: Arc::from(source), received, zone: Zone::UTC, currency: None, plausible }

@@ -7,10 +7,13 @@
 //!
 //! Deliberately not here: files, tables, rendering, providers. Nothing is sent, and people do not react to what was not sent.
 
+pub mod compare;
 pub mod coverage;
 pub mod expect;
 pub mod explain;
+pub mod figures;
 pub mod film;
+pub mod journal;
 pub mod report;
 pub mod testfile;
 
@@ -29,6 +32,8 @@ use crate::engine::rule::{RuleSet, check};
 use crate::engine::run::{self, ResultOf};
 use crate::engine::time::{HOUR_MS, Timestamp};
 use crate::message;
+
+use self::journal::Journal;
 
 /// More looks than that at one person at one instant mean that the engine does not come to rest there: a fault, reported.
 const MOST_LOOKS_AT_AN_INSTANT: usize = 64;
@@ -165,13 +170,17 @@ pub struct Timeline {
     /// Faults of the engine that a replay met (a promise broken, no rest at an instant): empty, or a bug.
     pub faults: Vec<String>,
     now: Timestamp,
-    people: BTreeMap<Name, Person>,
-    agenda: BinaryHeap<Reverse<(Timestamp, Name)>>,
+    /// In the order in which they came, each at a place that stays theirs.
+    people: Vec<Person>,
+    places: HashMap<Name, usize>,
+    /// Who is to be looked at when; of those at one instant, who came first.
+    agenda: BinaryHeap<Reverse<(Timestamp, usize)>>,
     /// Entries of the last hour by rule, for the brake.
     recent_entries: BTreeMap<Name, VecDeque<Timestamp>>,
     /// Calendar month of the shop for which `world.budgets` counts.
     budget_month: Option<(i16, i8)>,
     keep_history: bool,
+    journal: Option<Journal>,
 }
 
 impl Timeline {
@@ -188,11 +197,13 @@ impl Timeline {
             coverage: None,
             faults: Vec::new(),
             now: start,
-            people: BTreeMap::new(),
+            people: Vec::new(),
+            places: HashMap::new(),
             agenda: BinaryHeap::new(),
             recent_entries: BTreeMap::new(),
             budget_month: None,
             keep_history: true,
+            journal: None,
         }
     }
 
@@ -203,6 +214,18 @@ impl Timeline {
         self
     }
 
+    /// Notes in brief what happens to everybody: for reports and comparisons.
+    #[must_use]
+    pub fn with_journal(mut self) -> Self {
+        self.journal = Some(Journal::default());
+        self
+    }
+
+    /// What was noted so far; empty if nothing was to be.
+    pub fn into_journal(self) -> Journal {
+        self.journal.unwrap_or_default()
+    }
+
     pub fn now(&self) -> Timestamp {
         self.now
     }
@@ -211,55 +234,69 @@ impl Timeline {
         &self.rules
     }
 
-    /// Everybody known by now.
+    /// Everybody known by now, by their names.
     pub fn people(&self) -> impl Iterator<Item = (&Name, &Person)> {
-        self.people.iter().filter(|(_, person)| person.known)
+        let mut known: Vec<(&Name, &Person)> = self.people.iter().filter(|p| p.known).map(|p| (&p.profile.key, p)).collect();
+        known.sort_by(|a, b| a.0.cmp(b.0));
+        known.into_iter()
     }
 
     pub fn person(&self, user: &str) -> Option<&Person> {
-        self.people.get(user)
+        self.people.get(*self.places.get(user)?)
     }
 
     /// Puts a person on the timeline as they are, to be looked at now.
     pub fn join(&mut self, mut profile: Profile) {
         give_addresses(&mut profile);
-        let key = Name::clone(&profile.key);
-        let person = Person { profile, due_at: self.now, next_stop: Timestamp::FOREVER, known: true, ..Person::default() };
-        self.people.insert(Name::clone(&key), person);
         self.world.profiles += 1;
-        self.schedule(&key);
+        self.add(Person { profile, due_at: self.now, next_stop: Timestamp::FOREVER, known: true, ..Person::default() });
+    }
+
+    /// Puts a person on the timeline as a database has them, with what waits for them. The world counts them already.
+    pub fn join_as_stored(&mut self, profile: Profile, due_at: Timestamp, waiting: Vec<Event>) {
+        let due_at = if waiting.is_empty() { due_at.max(self.now) } else { self.now };
+        self.add(Person { profile, due_at, waiting, next_stop: Timestamp::FOREVER, known: true, ..Person::default() });
+    }
+
+    fn add(&mut self, person: Person) -> usize {
+        let place = *self.places.entry(Name::clone(&person.profile.key)).or_insert(self.people.len());
+        match self.people.get_mut(place) {
+            Some(there) => *there = person,
+            None => self.people.push(person),
+        }
+        self.schedule(place);
+        place
+    }
+
+    /// A rule set that runs under way began with.
+    pub fn knows(&mut self, older: Arc<RuleSet>) {
+        self.older.insert(older.version, older);
     }
 
     /// An event that arrives at its `received_at`; at once if that is past. An unknown user begins to exist with it.
     pub fn event(&mut self, user: &str, event: Event) {
-        let key = match self.people.get_key_value(user) {
-            Some((key, _)) => Name::clone(key),
-            None => {
-                let mut profile = Profile::new(user);
-                give_addresses(&mut profile);
-                let person = Person { profile, due_at: Timestamp::FOREVER, next_stop: Timestamp::FOREVER, ..Person::default() };
-                self.people.insert(Arc::from(user), person);
-                Arc::from(user)
-            }
-        };
+        let place = self.places.get(user).copied().unwrap_or_else(|| {
+            let mut profile = Profile::new(user);
+            give_addresses(&mut profile);
+            self.add(Person { profile, due_at: Timestamp::FOREVER, next_stop: Timestamp::FOREVER, ..Person::default() })
+        });
         let records = said_by_traits(&event, &self.rules.dictionary);
-        if let Some(person) = self.people.get_mut(&key) {
+        if let Some(person) = self.people.get_mut(place) {
             for event in std::iter::once(event).chain(records) {
                 let index = person.coming.partition_point(|e| e.received_at <= event.received_at);
                 person.coming.insert(index, event);
             }
         }
-        self.schedule(&key);
+        self.schedule(place);
     }
 
     /// Everybody is due now: for when the world changed (a rule released, a pause ended, a source that speaks again).
     pub fn look_again(&mut self) {
-        let keys: Vec<Name> = self.people.keys().cloned().collect();
-        for key in keys {
-            if let Some(person) = self.people.get_mut(&key).filter(|person| person.known) {
+        for place in 0..self.people.len() {
+            if let Some(person) = self.people.get_mut(place).filter(|person| person.known) {
                 person.due_at = person.due_at.min(self.now);
             }
-            self.schedule(&key);
+            self.schedule(place);
         }
     }
 
@@ -289,7 +326,7 @@ impl Timeline {
 
     /// A restart: everybody's row goes through its stored form, which is the caller's to know.
     pub fn restart(&mut self, stored_and_read: impl Fn(&Profile) -> Profile) {
-        for person in self.people.values_mut() {
+        for person in &mut self.people {
             person.profile = stored_and_read(&person.profile);
         }
     }
@@ -300,10 +337,10 @@ impl Timeline {
             if *at > until {
                 break;
             }
-            let Some(Reverse((at, key))) = self.agenda.pop() else { break };
-            if self.people.get(&key).is_some_and(|person| person.next_stop == at) {
+            let Some(Reverse((at, place))) = self.agenda.pop() else { break };
+            if self.people.get(place).is_some_and(|person| person.next_stop == at) {
                 self.now = self.now.max(at);
-                self.stop(&key);
+                self.stop(place);
             }
         }
         self.now = self.now.max(until);
@@ -327,8 +364,8 @@ impl Timeline {
 
     // ------------------------------------------------------------------------------------------------------------- one stop
 
-    fn schedule(&mut self, key: &Name) {
-        let Some(person) = self.people.get_mut(key) else { return };
+    fn schedule(&mut self, place: usize) {
+        let Some(person) = self.people.get_mut(place) else { return };
         let arrival = person.coming.front().map_or(Timestamp::FOREVER, |event| event.received_at);
         let queued = person.messages.iter().filter(|m| m.state == MessageState::Queued).map(|m| m.message.due_at);
         let receipts = queued.min().unwrap_or(Timestamp::FOREVER);
@@ -336,14 +373,14 @@ impl Timeline {
         if stop != person.next_stop {
             person.next_stop = stop;
             if !stop.is_forever() {
-                self.agenda.push(Reverse((stop, Name::clone(key))));
+                self.agenda.push(Reverse((stop, place)));
             }
         }
     }
 
     /// Looks and sends, in turn, until nothing about this person is due at this instant.
-    fn stop(&mut self, key: &Name) {
-        let Some(mut person) = self.people.remove(key) else { return };
+    fn stop(&mut self, place: usize) {
+        let Some(mut person) = self.people.get_mut(place).map(std::mem::take) else { return };
         let arrived = self.take_arrivals(&mut person);
         let mut look = arrived || person.due_at <= self.now;
         let mut by_event = arrived;
@@ -360,7 +397,7 @@ impl Timeline {
                 break;
             }
             if looks > MOST_LOOKS_AT_AN_INSTANT {
-                self.faults.push(format!("{key} does not come to rest at {}", self.now));
+                self.faults.push(format!("{} does not come to rest at {}", person.profile.key, self.now));
                 person.due_at = Timestamp::FOREVER;
                 break;
             }
@@ -369,8 +406,10 @@ impl Timeline {
             person.messages.retain(|m| m.state == MessageState::Queued);
         }
         person.next_stop = Timestamp::FOREVER;
-        self.people.insert(Name::clone(key), person);
-        self.schedule(key);
+        if let Some(there) = self.people.get_mut(place) {
+            *there = person;
+        }
+        self.schedule(place);
     }
 
     fn take_arrivals(&mut self, person: &mut Person) -> bool {
@@ -408,6 +447,9 @@ impl Timeline {
 
     /// What the commit of a decision does.
     fn keep(&mut self, person: &mut Person, decision: Decision) {
+        if let Some(journal) = &mut self.journal {
+            journal.decided(&decision, self.now);
+        }
         person.profile = decision.profile;
         person.due_at = decision.due_at;
         for (id, because) in decision.cancelled {
@@ -463,6 +505,9 @@ impl Timeline {
             while recent.front().is_some_and(|first| self.now.ms_since(*first) >= HOUR_MS) {
                 recent.pop_front();
             }
+            if recent.is_empty() {
+                continue;
+            }
             let limit = self.rules.rule(rule).and_then(|r| r.max_entries.limit(self.world.profiles));
             if let (Some(limit), Some(state)) = (limit, self.world.rules.get_mut(rule))
                 && recent.len() as u64 >= limit
@@ -513,13 +558,21 @@ impl Timeline {
                     person.own_events.extend(own_event.filter(|_| self.keep_history));
                     self.deliver.receipt(sending.message.channel).outcomes()
                 }
-                Intent::Hold { until, because, .. } => {
+                Intent::Hold { until, gate, because } => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.stopped(&sending.message, &person.profile.key, self.now, &gate, false);
+                    }
                     sending.because = Some(because);
                     sending.message.due_at = until;
                     person.steps.entry(sending.step_key()).or_default().held = true;
                     &[]
                 }
-                Intent::Block { because, .. } => sending.stopped(because, &[Outcome::Blocked]),
+                Intent::Block { gate, because } => {
+                    if let Some(journal) = &mut self.journal {
+                        journal.stopped(&sending.message, &person.profile.key, self.now, &gate, true);
+                    }
+                    sending.stopped(because, &[Outcome::Blocked])
+                }
                 Intent::Expire { because } => sending.stopped(because, &[Outcome::Expired]),
                 Intent::Cancel { because } => sending.stopped(because, &[Outcome::Cancelled]),
             };
@@ -531,9 +584,12 @@ impl Timeline {
     }
 
     /// Records a result as a fact; true if the person's run waits for it.
-    fn record(&self, person: &mut Person, index: usize, outcome: Outcome) -> bool {
+    fn record(&mut self, person: &mut Person, index: usize, outcome: Outcome) -> bool {
         let Some(sending) = person.messages.get_mut(index) else { return false };
         sending.hear(outcome, self.now);
+        if let Some(journal) = self.journal.as_mut().filter(|_| outcome == Outcome::Accepted) {
+            journal.sent(&sending.message, &person.profile.key, self.now);
+        }
         let fate = person.steps.entry(sending.step_key()).or_default();
         fate.sent |= sending.accepted;
         fate.ended |= !sending.accepted && !sending.state.is_open() && sending.state != MessageState::Unknown;

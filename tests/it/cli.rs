@@ -162,6 +162,133 @@ fn simulate_counts_what_the_rules_would_have_done() {
 }
 
 #[test]
+fn two_thresholds_are_compared_over_the_same_events() {
+    let dir = tempfile::tempdir().expect("a directory");
+    shop(&dir.path().join("rules"), "email");
+    let path = |name: &str| dir.path().join(name).to_str().expect("a path").to_owned();
+    let session = |id: &str, user: &str, at: &str| {
+        format!(r#"{{"type":"track","messageId":"{id}","userId":"{user}","event":"Session Started","timestamp":"{at}"}}"#)
+    };
+    let lines = [
+        session("1", "anna", "2026-01-01T10:00:00Z"),
+        session("2", "ben", "2026-01-01T11:00:00Z"),
+        session("3", "ben", "2026-02-05T11:00:00Z"), // 35 days: silent for 30, not for 45
+        session("4", "carl", "2026-03-01T11:00:00Z"),
+    ];
+    fs::write(path("events.ndjson"), lines.join("\n")).expect("a file");
+    let (rules, events) = (path("rules"), path("events.ndjson"));
+    let ask = |more: &[&str]| {
+        let mut all = vec!["simulate", "--rules", &rules, "--events", &events, "--until", "2026-03-05", "--format", "json"];
+        all.extend(more);
+        let output = rekindle(&all);
+        let told = serde_json::from_slice::<Json>(&output.stdout).unwrap_or_default();
+        (code(&output), told, stderr(&output))
+    };
+    let (ended, told, error) = ask(&["--what-if", "quiet.when=days_silent >= 45", "--html", &path("report.html")]);
+    assert_eq!(ended, Some(0), "{error}");
+    let change = &told["difference"]["changes"][0];
+    assert_eq!(change["key"], "rules.quiet.when");
+    assert_eq!((&change["before"], &change["after"]), (&Json::from("days_silent >= 30"), &Json::from("days_silent >= 45")));
+    let quiet = &told["comparison"]["rules"]["quiet"];
+    assert_eq!(
+        (&quiet["gained"], &quiet["lost"], &quiet["changed"], &quiet["same"]),
+        (&0.into(), &1.into(), &1.into(), &0.into()),
+        "{quiet}"
+    );
+    assert_eq!((&quiet["sent"]["before"], &quiet["sent"]["after"]), (&2.into(), &1.into()));
+    let example = told["comparison"]["examples"].as_array().expect("a list").iter().find(|example| example["user"] == "ben");
+    let example = example.expect("who is lost is an example");
+    assert_eq!(example["kind"], "lost");
+    assert_eq!(example["before"][0]["at"], "2026-01-31T11:00:00Z");
+    assert_eq!(told["figures"]["channels"]["email"]["sent"], 1);
+    let page = fs::read_to_string(path("report.html")).expect("the page");
+    for part in ["What differs in the rules", "days_silent &gt;= 45", "Who it changes something for", "<svg", "</html>"] {
+        assert!(page.contains(part), "`{part}` is missing in the page");
+    }
+
+    // the same set, written otherwise, is no difference
+    shop(&dir.path().join("others"), "email");
+    let rule = dir.path().join("others/rule.yaml");
+    let text = fs::read_to_string(&rule).expect("the rule").replace("rules:", "# a comment\nrules:   # and another");
+    fs::write(&rule, text).expect("written");
+    let (_, same, _) = ask(&["--against", &path("others")]);
+    assert_eq!((&same["difference"]["changes"], &same["comparison"]["everything"]["same"]), (&Json::Array(vec![]), &2.into()), "{same}");
+
+    for (more, ends, part) in [
+        (&["--fail-if", "sends > 1"][..], Some(1), ""),
+        (&["--fail-if", "sends > 2"], Some(0), ""),
+        (&["--fail-if", "sent > 2"], Some(2), "there is no figure `sent`"),
+        (&["--what-if", "quiet.wen=1"], Some(2), "has no `wen` to change; there it has id"),
+        (&["--what-if", "quiet.when=days_silnt >= 1"], Some(2), "did you mean `days_silent`?"),
+        (&["--what-if", "nobody.when=true"], Some(2), "there is no rule `nobody`"),
+        (&["--against", "live"], Some(2), "name it with --db"),
+        (&["--sample", "0%"], Some(2), "write it like 2%"),
+    ] {
+        let (ended, _, error) = ask(more);
+        assert_eq!(ended, ends, "{more:?}: {error}");
+        assert!(error.contains(part), "{more:?}: {error}");
+    }
+}
+
+#[test]
+fn a_plan_says_what_going_live_would_change_and_for_whom() {
+    let dir = tempfile::tempdir().expect("a directory");
+    shop(&dir.path().join("rules"), "email");
+    let path = |name: &str| dir.path().join(name).to_str().expect("a path").to_owned();
+    let session = |id: &str, user: &str, at: &str| {
+        format!(r#"{{"type":"track","messageId":"{id}","userId":"{user}","event":"Session Started","timestamp":"{at}"}}"#)
+    };
+    let identify = |id: &str, user: &str| {
+        format!(
+            r#"{{"type":"identify","messageId":"{id}","userId":"{user}","timestamp":"2026-01-01T09:00:00Z","traits":{{"email":"{user}@example.com"}}}}"#
+        )
+    };
+    let lines = [
+        identify("0", "anna"),
+        identify("1", "ben"),
+        session("2", "anna", "2026-01-01T10:00:00Z"),
+        session("3", "ben", "2026-01-25T11:00:00Z"),
+    ];
+    fs::write(path("events.ndjson"), lines.join("\n")).expect("a file");
+    let demo = rekindle(&["demo", "--rules", &path("rules"), "--events", &path("events.ndjson"), "--dir", &path("data")]);
+    assert_eq!(code(&demo), Some(0), "{}{}", stdout(&demo), stderr(&demo));
+    let plan = |more: &[&str]| {
+        let (rules, data) = (path("rules"), path("data"));
+        let mut all = vec!["plan", &rules, "--dir", &data, "--format", "json"];
+        all.extend(more);
+        let output = rekindle(&all);
+        let told = serde_json::from_slice::<Json>(&output.stdout).unwrap_or_default();
+        (code(&output), told, stderr(&output))
+    };
+    // the replay ended on 25 January: anna falls silent on the 31st, ben on 24 February, one day too late for 30 days ahead
+    let (ended, nothing, error) = plan(&["--ahead", "30d"]);
+    assert_eq!(ended, Some(0), "{error}");
+    assert_eq!(nothing["difference"]["changes"], Json::Array(vec![]), "{nothing}");
+    assert_eq!(nothing["comparison"]["everything"]["changed"], 0);
+
+    let rule = dir.path().join("rules/rule.yaml");
+    let text = fs::read_to_string(&rule).expect("the rule");
+    fs::write(&rule, text.replace("days_silent >= 30", "days_silent >= 20")).expect("written");
+    let (ended, told, error) = plan(&["--ahead", "30d"]);
+    assert_eq!(ended, Some(0), "{error}");
+    assert_eq!(told["difference"]["changes"][0]["key"], "rules.quiet.when");
+    // anna is silent for 24 days already: existing, and left alone; ben is told ten days earlier
+    let quiet = &told["comparison"]["rules"]["quiet"];
+    assert_eq!(told["rules"]["quiet"]["existing"], 1, "{told}");
+    assert_eq!((&quiet["lost"], &quiet["changed"]), (&1.into(), &1.into()), "{quiet}");
+    let (ended, ..) = plan(&["--fail-if", "lost > 0"]);
+    assert_eq!(ended, Some(1));
+
+    // the store's own events, replayed
+    let db = dir.path().join("data/rekindle.db").display().to_string();
+    let output =
+        rekindle(&["simulate", "--rules", &path("rules"), "--db", &db, "--against", "live", "--until", "2026-03-05", "--format", "json"]);
+    let told: Json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)));
+    let quiet = &told["comparison"]["rules"]["quiet"];
+    assert_eq!((&quiet["sent"]["before"], &quiet["changed"]), (&2.into(), &2.into()), "{quiet}");
+}
+
+#[test]
 fn explain_and_timeline_read_what_a_replay_has_left_behind() {
     let dir = tempfile::tempdir().expect("a directory");
     shop(&dir.path().join("rules"), "email");

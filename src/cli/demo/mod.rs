@@ -56,8 +56,6 @@ const DIRECTORY: &str = "rekindle-demo";
 const MARKER: &str = "demo.json";
 const MESSAGES: &str = "messages";
 const PAGE: &str = "index.html";
-/// 1990: what claims to be older has lost its date.
-const EARLIEST_MS: i64 = 631_152_000_000;
 /// So many rejected rows are shown; all are counted.
 const REJECTED_SHOWN: usize = 10;
 /// Basis points of messages that get a file of their own, so that there is something to open in a mail program.
@@ -168,7 +166,7 @@ struct Facts {
 
 fn read_facts(args: &Args, rules: &RuleSet) -> anyhow::Result<Facts> {
     // one date of 2061 among those of a year would have the replay walk through decades of silence
-    let plausible = (Timestamp::from_ms(EARLIEST_MS), SystemClock.now().plus_ms(DAY_MS));
+    let plausible = (Origin::EARLIEST, SystemClock.now().plus_ms(DAY_MS));
     let origin = Origin { currency: rules.dictionary.currency, plausible, ..Origin::new("shop", Received::AsItHappened) };
     let opened = |path: &Path, rows: io::Result<Rows>| rows.with_context(|| format!("cannot read `{}`", path.display()));
     let (name, rows) = match (&args.events, &args.orders) {

@@ -8,14 +8,13 @@ use serde::Deserialize;
 
 use super::summary::{RuleYear, Summary, date, duration, number, span};
 use super::tally::Week;
+use crate::cli::page::{Escaped, LEFT, WIDTH, bars, framed};
 use crate::engine::action::{MessageId, MessageState, Outcome, PostingKind, What};
 use crate::engine::event::{Event, EventKind};
 use crate::engine::profile::Name;
 use crate::engine::rule::RuleSet;
 use crate::engine::time::{DAY_MS, Timestamp, Zone};
 use crate::store::{EntryRow, History, MessageRow};
-
-const FRAME: &str = include_str!("page.html");
 
 /// The customer whose year is told.
 pub struct Story {
@@ -56,7 +55,7 @@ pub struct Recorded {
 pub fn render(summary: &Summary, story: Option<&Story>) -> String {
     let mut content = String::new();
     write_page(&mut content, summary, story).expect("writing to memory cannot fail");
-    FRAME.replacen("{{content}}", &content, 1)
+    framed("a shop's year", &content)
 }
 
 fn write_page(out: &mut String, summary: &Summary, story: Option<&Story>) -> fmt::Result {
@@ -69,25 +68,6 @@ fn write_page(out: &mut String, summary: &Summary, story: Option<&Story>) -> fmt
         life(out, story)?;
     }
     footer(out, summary)
-}
-
-/// Text that is safe between tags and within quoted attributes.
-struct Escaped<'t>(&'t str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '&' => f.write_str("&amp;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                c => f.write_char(c)?,
-            }
-        }
-        Ok(())
-    }
 }
 
 // ------------------------------------------------------------------------------------------------------------ the head
@@ -121,9 +101,6 @@ fn header(out: &mut String, summary: &Summary) -> fmt::Result {
 
 // ----------------------------------------------------------------------------------------------------- the year by week
 
-const WIDTH: f64 = 960.0;
-const LEFT: f64 = 96.0;
-
 type Series = (&'static str, &'static str, fn(&Week) -> u64);
 
 fn weeks(out: &mut String, summary: &Summary) -> fmt::Result {
@@ -149,20 +126,13 @@ fn weeks(out: &mut String, summary: &Summary) -> fmt::Result {
     shade_quiet(out, summary, step, height)?;
     for (row, (name, class, of)) in lanes.iter().enumerate() {
         let base = (row as f64 + 1.0) * (lane + gap) - 4.0;
-        let most = summary.weeks.iter().map(|(_, week)| of(week)).max().unwrap_or(0).max(1);
+        let values: Vec<u64> = summary.weeks.iter().map(|(_, week)| of(week)).collect();
+        let most = values.iter().copied().max().unwrap_or(0).max(1);
         write!(out, "<text class=name x=0 y=\"{:.0}\">{name}</text>", base - lane / 2.0)?;
         write!(out, "<text x=0 y=\"{:.0}\">up to {}</text>", base - lane / 2.0 + 15.0, number(most))?;
-        write!(out, "<line class=axis x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{base:.1}\" y2=\"{base:.1}\"/>")?;
-        for (index, (monday, week)) in summary.weeks.iter().enumerate() {
-            let value = of(week);
-            let high = value as f64 / most as f64 * lane;
-            let x = LEFT + index as f64 * step;
-            if value > 0 {
-                let (y, wide) = (base - high, (step - 2.0).max(1.0));
-                write!(out, "<rect class={class} x=\"{x:.1}\" y=\"{y:.1}\" width=\"{wide:.1}\" height=\"{high:.1}\" rx=1.5>")?;
-                write!(out, "<title>week of {}: {} {name}</title></rect>", Escaped(monday), number(value))?;
-            }
-        }
+        let monday = |index: usize| summary.weeks.get(index).map_or("", |(monday, _)| monday.as_str());
+        let said = |index: usize| format!("week of {}: {} {name}", monday(index), number(values.get(index).copied().unwrap_or(0)));
+        bars(out, class, &values, base, lane, said)?;
     }
     months(out, summary, step, height)?;
     out.push_str("</svg></div></section>\n");

@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod diagnostic;
+pub mod difference;
 pub mod expr;
 pub mod format;
 pub mod language;

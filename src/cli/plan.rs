@@ -1,0 +1,166 @@
+//! `rekindle plan`: what would happen if these rules went live now, beside what happens anyway.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context as _, bail};
+
+use super::database::{self, Database};
+use super::simulate::limits::{self, Limit};
+use super::simulate::{Outcome, page, usable};
+use super::{ExitCode, Format};
+use crate::clock::{Clock as _, SystemClock};
+use crate::engine::decide::World;
+use crate::engine::gate;
+use crate::engine::rule::difference::difference;
+use crate::engine::rule::{RuleSet, check};
+use crate::engine::time::{Span, Timestamp, Zone};
+use crate::rulebook::Rulebook;
+use crate::simulate::Timeline;
+use crate::simulate::compare::Comparison;
+use crate::simulate::figures::Figures;
+use crate::simulate::journal::Journal;
+use crate::simulate::report::Report;
+use crate::store::{Store, StoredProfile};
+
+/// So many people are read of a database at once.
+const PAGE: usize = 5_000;
+/// What decides who is in a sample: always the same people.
+const SAMPLE_SALT: &str = "plan";
+/// Databases of that environment live in the past: "now" is the instant up to which they were replayed.
+const DEMO: &str = "demo";
+
+/// Preview what these rules would change if they went live now: in meaning, and for whom
+///
+/// Everybody's present state goes forward twice, with the rules that are live and with these, as if nobody did anything meanwhile: who
+/// is taken in at once, who gains or loses what in the days ahead, whose tier moves. Nothing is sent, stored or published. What a
+/// longer past would have been under these rules is the question of `simulate`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  $ rekindle plan rules --db rekindle.db
+  $ rekindle plan rules --ahead 14d --fail-if 'gained > 1000' --html plan.html")]
+pub struct Args {
+    /// Directory of rule files
+    #[arg(value_name = "DIR", default_value = "rules")]
+    pub rules: PathBuf,
+    #[command(flatten)]
+    pub database: database::Args,
+    /// How far to look ahead
+    #[arg(long, value_name = "TIME", default_value = "30d")]
+    pub ahead: Span,
+    /// From this instant on [default: now; in a demo, the end of the replay]
+    #[arg(long, value_name = "T", value_parser = super::simulate::instant)]
+    pub at: Option<Timestamp>,
+    /// Look at this share of the people only, always the same ones; counts are not scaled up
+    #[arg(long, value_name = "PERCENT", value_parser = limits::share)]
+    pub sample: Option<u16>,
+    /// End with exit code 1 if this holds, as `gained > 1000`; may be given several times
+    #[arg(long, value_name = "LIMIT")]
+    pub fail_if: Vec<Limit>,
+    /// So many people are shown as examples of what differs
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub examples: usize,
+    /// Write the report as a page with charts, too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let book = Rulebook::open(&args.rules)?;
+    let rules = usable(&book)?;
+    let Database { store, environment } = args.database.open().await?;
+    let present = Present::read(&args, store.as_ref(), &environment).await?;
+    let until = args.ahead.after(present.now, &Zone::UTC);
+    // each side has a core of its own, if there are two
+    let ((report, journal), before) = thread::scope(|scope| {
+        let before = scope.spawn(|| present.ahead(None, until));
+        (present.ahead(Some(&rules), until), before.join())
+    });
+    let Ok((_, before)) = before else { bail!("the rules that are live could not be replayed") };
+    let from = present.now.plus_ms(-1);
+    let mut outcome = Outcome {
+        difference: Some(difference(&present.live, &rules)),
+        report,
+        figures: Figures::of(&journal, &rules, from, until),
+        comparison: Some(Comparison::of(&before, &journal, from, until, args.examples)),
+        passed_limits: Vec::new(),
+    };
+    outcome.report.notes.push(NOTE.to_owned());
+    outcome.passed_limits = limits::passed(&args.fail_if, &outcome);
+    show(&args, &outcome)?;
+    let is_fine = outcome.report.faults.is_empty() && outcome.passed_limits.is_empty();
+    Ok(if is_fine { ExitCode::Fine } else { ExitCode::Finding })
+}
+
+/// Printed with every plan.
+const NOTE: &str = "everybody's present state went forward as if nobody did anything; messages that wait at this instant are not counted";
+
+/// Everybody as they are, and the world they are in.
+struct Present {
+    people: Vec<StoredProfile>,
+    world: World,
+    live: Arc<RuleSet>,
+    /// The rules that runs under way began with.
+    older: HashMap<u64, Arc<RuleSet>>,
+    now: Timestamp,
+}
+
+impl Present {
+    async fn read(args: &Args, store: &dyn Store, environment: &str) -> anyhow::Result<Self> {
+        let live = database::live_rules(store).await?;
+        let replayed = if environment == DEMO { store.latest_heartbeat().await? } else { None };
+        let now = args.at.or(replayed).unwrap_or_else(|| SystemClock.now());
+        let mut people = Vec::new();
+        let mut after = None;
+        loop {
+            let page = store.profiles(after, PAGE).await?;
+            let looked_at = |stored: &StoredProfile| stored.quarantined.is_none() && stored.merged_into.is_none();
+            let in_sample = |user: &str| args.sample.is_none_or(|share| gate::bucket(SAMPLE_SALT, user) < share);
+            people.extend(page.profiles.into_iter().filter(|stored| looked_at(stored) && in_sample(&stored.profile.key)));
+            after = page.last;
+            if after.is_none() {
+                break;
+            }
+        }
+        let began: BTreeSet<u64> = people.iter().flat_map(|stored| stored.profile.runs.iter().map(|run| run.version)).collect();
+        let mut older = HashMap::new();
+        for version in began.into_iter().filter(|version| *version != live.version) {
+            older.insert(version, database::rules_of(store, version).await?);
+        }
+        let world = World::clone(&store.world(live.policy.month_start(now)).await?.world);
+        Ok(Present { people, world, live, older, now })
+    }
+
+    /// Where they would be at `until`: with the live rules, or with others that go live now.
+    fn ahead(&self, candidate: Option<&Arc<RuleSet>>, until: Timestamp) -> (Report, Journal) {
+        let mut timeline = Timeline::new(Arc::clone(&self.live), self.now, self.now).without_history().with_journal();
+        timeline.world = self.world.clone();
+        for set in self.older.values() {
+            timeline.knows(Arc::new(check::under_present(set, &self.live).0));
+        }
+        for stored in &self.people {
+            timeline.join_as_stored(stored.profile.clone(), stored.due_at, stored.waiting.clone());
+        }
+        if let Some(rules) = candidate {
+            timeline.reload(Arc::clone(rules));
+        }
+        timeline.advance_to(until);
+        (Report::of(&timeline), timeline.into_journal())
+    }
+}
+
+fn show(args: &Args, outcome: &Outcome) -> anyhow::Result<()> {
+    if let Some(path) = &args.html {
+        fs::write(path, page::render("A plan", outcome)).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    match args.format {
+        Format::Text => print!("{outcome}"),
+        Format::Json => println!("{}", serde_json::to_string_pretty(outcome).context("the report cannot be written as JSON")?),
+    }
+    Ok(())
+}
