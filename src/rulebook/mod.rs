@@ -21,7 +21,7 @@ use twox_hash::XxHash3_64;
 use crate::engine::SEMANTICS;
 use crate::engine::features;
 use crate::engine::profile::Name;
-use crate::engine::rule::check::{self, Loaded};
+use crate::engine::rule::check::{self, Loaded, is_list};
 use crate::engine::rule::diagnostic::{Diagnostic, SourceFile};
 use crate::engine::rule::expr::ValueType;
 use crate::engine::rule::syntax::{self, Node};
@@ -36,6 +36,8 @@ const TEMPLATES: &str = "templates/";
 const MAX_DEPTH: usize = 16;
 /// More files than that are no rules directory.
 const MAX_FILES: usize = 10_000;
+/// A list of people larger than that is refused unread.
+const MAX_LIST_BYTES: u64 = 64 << 20;
 /// First looks at everybody, after a rule was new or changed, are spread over this long.
 const FIRST_LOOK_SPREAD_MS: i64 = 10 * MINUTE_MS;
 
@@ -153,7 +155,7 @@ impl Rulebook {
             sources.iter().filter(|s| is_template(s)).map(|s| (s.path.to_string(), s.text.to_string())).collect();
         let (templates, faults) = Templates::parse(&template_files);
         let catalog = templates.catalog();
-        let rule_files: Vec<SourceFile> = sources.iter().filter(|source| is_rule_file(source)).cloned().collect();
+        let rule_files: Vec<SourceFile> = sources.iter().filter(|source| is_rule_file(source) || is_list(&source.path)).cloned().collect();
         let Loaded { set, mut diagnostics, tests } = check::load(&rule_files, &catalog);
         diagnostics.extend(faults.into_iter().map(told));
         if let Some(set) = &set {
@@ -195,7 +197,8 @@ impl Rulebook {
     /// The rules compiled once more, for whoever wants to change the set; none if there is any error.
     pub fn compile(&self) -> Option<RuleSet> {
         let version = self.set.as_ref()?.version;
-        let rule_files: Vec<SourceFile> = self.sources.iter().filter(|source| is_rule_file(source)).cloned().collect();
+        let rule_files: Vec<SourceFile> =
+            self.sources.iter().filter(|source| is_rule_file(source) || is_list(&source.path)).cloned().collect();
         check::load(&rule_files, &self.catalog).set.map(|set| RuleSet { version, ..set })
     }
 
@@ -304,7 +307,7 @@ fn collect(dir: &Path, relative: &Path, depth: usize, into: &mut Vec<(String, Pa
         let text = below.to_string_lossy().replace('\\', "/");
         if metadata.is_dir() && depth < MAX_DEPTH {
             collect(dir, &below, depth + 1, into)?;
-        } else if metadata.is_file() && (text.starts_with(TEMPLATES) || is_yaml(&text)) {
+        } else if metadata.is_file() && (text.starts_with(TEMPLATES) || is_yaml(&text) || is_list(&text)) {
             into.push((text, path));
         }
     }
@@ -316,8 +319,9 @@ fn read(relative: &str, path: &Path) -> Result<Result<SourceFile, Diagnostic>, R
     let unreadable = |error| RulebookError::Unreadable { path: path.to_owned(), error };
     let whole = || Place { file: Arc::from(relative), line: 0, column: 0 };
     let bytes = fs::metadata(path).map_err(unreadable)?.len();
-    if bytes > syntax::MAX_BYTES as u64 {
-        return Ok(Err(syntax::too_large(whole(), bytes)));
+    let most = if is_list(relative) { MAX_LIST_BYTES } else { syntax::MAX_BYTES as u64 };
+    if bytes > most {
+        return Ok(Err(syntax::too_large(whole(), bytes, most)));
     }
     let bytes = fs::read(path).map_err(unreadable)?;
     match String::from_utf8(bytes) {

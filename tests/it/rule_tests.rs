@@ -24,4 +24,5 @@ fn the_shipped_pack_does_what_its_tests_say() {
 #[test]
 fn the_example_of_the_language_does_what_its_tests_say() {
     pass("tests/data/rules/good/silence", 6);
+    pass("tests/data/rules/good/mailing", 3);
 }

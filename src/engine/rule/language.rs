@@ -185,9 +185,9 @@ pub const SEGMENT: Shape = Shape {
     what: "a segment",
     keys: &[
         key("name", Text, "For people who read it."),
-        must("when", Condition, "Who belongs to it."),
-        later("file", "An uploaded list."),
-        later("column", "Its column with ids."),
+        key("when", Condition, "Who belongs to it; or `file` and `column`."),
+        key("file", Text, "A list of people: a CSV file of the rules directory, as `lists/autumn.csv`."),
+        key("column", Text, "The list's column that holds user ids."),
     ],
 };
 

@@ -7,6 +7,7 @@ pub mod difference;
 pub mod expr;
 pub mod format;
 pub mod language;
+pub mod list;
 pub mod schema;
 pub mod suggest;
 pub mod syntax;

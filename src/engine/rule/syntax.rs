@@ -66,6 +66,15 @@ impl Scalar {
     }
 }
 
+impl Entry {
+    /// An entry that stands in no file, told of at `place`.
+    pub fn made(key: &str, value: &str, place: Place) -> Entry {
+        let scalar = |text: &str| Scalar { text: Arc::from(text), is_plain: true, marks: None, start: (place.line, place.column) };
+        let value = Node { place: place.clone(), kind: Kind::Scalar(scalar(value)) };
+        Entry { key: scalar(key), key_place: place.clone(), value }
+    }
+}
+
 impl Node {
     /// The text of a scalar.
     pub fn text(&self) -> Option<&str> {
@@ -172,7 +181,7 @@ impl Node {
 pub fn parse(file: &Arc<str>, text: &str) -> (Option<Node>, Vec<Diagnostic>) {
     let whole = Place { file: file.clone(), line: 0, column: 0 };
     if text.len() > MAX_BYTES {
-        return (None, vec![too_large(whole, text.len() as u64)]);
+        return (None, vec![too_large(whole, text.len() as u64, MAX_BYTES as u64)]);
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let tabs = tabs(file, text);
@@ -197,8 +206,8 @@ pub fn parse(file: &Arc<str>, text: &str) -> (Option<Node>, Vec<Diagnostic>) {
 }
 
 /// The finding for a file above [`MAX_BYTES`].
-pub fn too_large(whole: Place, bytes: u64) -> Diagnostic {
-    let message = format!("the file has {} KiB; a rule file has at most {} KiB", bytes / 1024, MAX_BYTES / 1024);
+pub fn too_large(whole: Place, bytes: u64, most: u64) -> Diagnostic {
+    let message = format!("the file has {} KiB; such a file has at most {} KiB", bytes / 1024, most / 1024);
     Diagnostic::error("RK0100", whole, message).help("sections may be spread over several files; is this a rule file at all?")
 }
 

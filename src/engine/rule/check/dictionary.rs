@@ -1,7 +1,9 @@
 //! What rules may name: events, attributes, features, segments.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
+use super::lists::{self, Lists};
 use super::condition::{Compiler, identifiers, texts};
 use super::read::{Fields, Findings, unknown};
 use super::{Section, engine_events};
@@ -9,7 +11,7 @@ use crate::engine::event::Value;
 use crate::engine::features;
 use crate::engine::profile::Name;
 use crate::engine::rule::diagnostic::Diagnostic;
-use crate::engine::rule::expr::ValueType;
+use crate::engine::rule::expr::{Condition, ValueType};
 use crate::engine::rule::suggest::nearest;
 use crate::engine::rule::syntax::{Entry, Node};
 use crate::engine::rule::{
@@ -193,8 +195,7 @@ fn typed(node: &Node, wanted: &ValueType, findings: &Findings) -> Option<Value> 
 
 /// Features and segments, each after those it refers to.
 pub fn derived(
-    features: &Section<'_>,
-    segments: &Section<'_>,
+    (features, segments, lists): (&Section<'_>, &Section<'_>, &Lists),
     findings: &Findings,
     dictionary: &mut Dictionary,
     (policy, program): (&Policy, Option<&Program>),
@@ -214,7 +215,7 @@ pub fn derived(
             let feature = feature(entry, &compiler);
             dictionary.features.extend(feature);
         } else {
-            let segment = segment(entry, &compiler);
+            let segment = segment(entry, lists, &compiler);
             dictionary.segments.extend(segment);
         }
         let exists =
@@ -283,22 +284,27 @@ fn report_circle(declared: &BTreeMap<&str, (&Entry, bool)>, circle: &[&str], fin
     findings.add(Diagnostic::error(code, entry.key_place.clone(), message).len(entry.key.text.chars().count()));
 }
 
-fn segment(entry: &Entry, compiler: &Compiler<'_>) -> Option<Segment> {
+fn segment(entry: &Entry, lists: &Lists, compiler: &Compiler<'_>) -> Option<Segment> {
     let findings = compiler.findings;
     let name = findings.identifier(entry);
     let mut fields = Fields::of(&entry.value, "a segment", findings)?;
     fields.read("name", |node| findings.text(node, "a text"));
-    let is_listed = fields.not_yet("file") || fields.not_yet("column");
-    fields.entry("column");
-    if is_listed {
-        fields.entry("when");
-        fields.finish();
-        return None;
-    }
-    let when = fields.required("when", "RK0102", "write its condition: `when: days_silent >= 30`");
+    let list = fields.get(lists::DIGEST).and_then(Node::text).and_then(|digest| lists.get(digest));
+    let condition = if fields.has("file") || fields.has("column") {
+        let path = fields.required("file", "RK0102", "write the file: `file: lists/autumn.csv`");
+        let column = fields.required("column", "RK0102", "write the column that holds user ids: `column: user_id`");
+        if let Some(node) = fields.get("when") {
+            findings.wrong(node, "a segment is a list or a condition, not both", "make two segments, and a third of both: `when: list && other`".to_owned());
+        }
+        path.and_then(|node| findings.text(node, "a file of the rules directory"));
+        column.and_then(|node| findings.text(node, "a column of the file"));
+        list.map(|list| Condition::listed(Arc::clone(list), &entry.key.text))
+    } else {
+        let when = fields.required("when", "RK0102", "write its condition: `when: days_silent >= 30`, or `file` and `column` of a list");
+        when.and_then(|when| compiler.condition(when))
+    };
     fields.finish();
-    let condition = compiler.condition(when?)?;
-    Some(Segment { name: name?, condition, declared_at: entry.key_place.clone() })
+    Some(Segment { name: name?, condition: condition?, declared_at: entry.key_place.clone() })
 }
 
 const FUNCTIONS: [(&str, AggregateFunction); 6] = [

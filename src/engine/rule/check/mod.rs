@@ -7,6 +7,7 @@
 mod condition;
 mod derive;
 mod dictionary;
+mod lists;
 pub mod engine_events;
 mod ladder;
 mod policy;
@@ -23,6 +24,8 @@ use twox_hash::XxHash3_64;
 
 use self::condition::Compiler;
 use self::derive::Texts;
+pub use self::lists::is_list;
+use self::lists::Lists;
 use self::read::Findings;
 use super::diagnostic::{Diagnostic, SourceFile};
 use super::language::FILE;
@@ -48,8 +51,10 @@ pub struct Loaded {
 /// Reads, checks and compiles all files as one set.
 pub fn load(files: &[SourceFile], templates: &TemplateCatalog) -> Loaded {
     let findings = Findings::default();
-    let roots: Vec<(usize, Node)> = files.iter().enumerate().filter_map(|(index, file)| Some((index, root(file, &findings)?))).collect();
-    let set = set(&roots, templates, &findings, Reading::AllOrNothing);
+    let rule_files = files.iter().enumerate().filter(|(_, file)| !is_list(&file.path));
+    let mut roots: Vec<(usize, Node)> = rule_files.filter_map(|(index, file)| Some((index, root(file, &findings)?))).collect();
+    let lists = lists::resolve(&mut roots, files, &findings);
+    let set = set(&roots, &lists, templates, &findings, Reading::AllOrNothing);
     let tests = roots.iter().filter_map(|(index, root)| Some((*index, root.get("tests")?.clone()))).collect();
     let set = (findings.errors() == 0).then(|| RuleSet { files: files.into(), ..set });
     Loaded { set, diagnostics: findings.into_sorted(), tests }
@@ -61,14 +66,18 @@ pub fn load(files: &[SourceFile], templates: &TemplateCatalog) -> Loaded {
 pub fn under_present(older: &RuleSet, present: &RuleSet) -> (RuleSet, Vec<Name>) {
     // findings were told as each set was loaded
     let unheard = Findings::default();
-    let read = |files: &[SourceFile], wanted: fn(&str) -> bool| -> Vec<(usize, Node)> {
-        let roots = files.iter().enumerate().filter_map(|(index, file)| Some((index, root(file, &unheard)?)));
-        roots.map(|(index, root)| (index, root.with_keys(wanted))).collect()
+    let mut lists = Lists::new();
+    let mut read = |files: &[SourceFile], wanted: fn(&str) -> bool| -> Vec<(usize, Node)> {
+        let rule_files = files.iter().enumerate().filter(|(_, file)| !is_list(&file.path));
+        let roots = rule_files.filter_map(|(index, file)| Some((index, root(file, &unheard)?)));
+        let mut roots: Vec<(usize, Node)> = roots.map(|(index, root)| (index, root.with_keys(wanted))).collect();
+        lists.extend(lists::resolve(&mut roots, files, &unheard));
+        roots
     };
     // the first of two segments of one name counts
     let mut roots = read(&older.files, |section| matches!(section, "rules" | "segments"));
     roots.extend(read(&present.files, |section| !matches!(section, "rules" | "tests")));
-    let found = set(&roots, &present.templates, &unheard, Reading::EachRule);
+    let found = set(&roots, &lists, &present.templates, &unheard, Reading::EachRule);
     let is_missing = |rule: &&Rule| found.rule(&rule.id).is_none();
     let kept: Vec<Name> = older.rules.iter().filter(is_missing).map(|rule| rule.id.clone()).collect();
     let mut rules = found.rules;
@@ -192,7 +201,7 @@ enum Reading {
     EachRule,
 }
 
-fn set(roots: &[(usize, Node)], templates: &TemplateCatalog, findings: &Findings, reading: Reading) -> RuleSet {
+fn set(roots: &[(usize, Node)], lists: &Lists, templates: &TemplateCatalog, findings: &Findings, reading: Reading) -> RuleSet {
     let section = |name: &str| Section::gather(roots, name, findings);
     let (events, attributes, features, segments) = (section("events"), section("attributes"), section("features"), section("segments"));
     let (policy_section, program_section) = (section("policy"), section("program"));
@@ -213,7 +222,7 @@ fn set(roots: &[(usize, Node)], templates: &TemplateCatalog, findings: &Findings
     if program.is_none() && !program_section.places.is_empty() {
         broken.insert(Name::from("program"));
     }
-    dictionary::derived(&features, &segments, findings, &mut dictionary, (&policy, program.as_ref()), &mut broken);
+    dictionary::derived((&features, &segments, lists), findings, &mut dictionary, (&policy, program.as_ref()), &mut broken);
     if let Some(program) = &program {
         program::check_metric(&program_section, findings, &dictionary, program);
     }

@@ -13,6 +13,7 @@ use crate::engine::event::Value;
 use crate::engine::features::{self, AttributeSlot, EventSlot, FeatureSlot, Found, Question, Source, Trouble};
 use crate::engine::money::Money;
 use crate::engine::profile::{Attribute, Name};
+use crate::engine::rule::list::List;
 use crate::engine::time::Timestamp;
 use crate::engine::verdict::Verdict;
 
@@ -47,6 +48,8 @@ pub(super) enum Test {
     Weekday(u8),
     /// Sorted, disjoint spans `[from, until)`.
     InSpans(Arc<[(Timestamp, Timestamp)]>),
+    /// The person stands in an uploaded list.
+    Listed(Arc<List>),
 }
 
 /// A whole number; the units are those of [`Source`].
@@ -167,6 +170,7 @@ impl Test {
                 Ok(Verdict::new(days >> day & 1 == 1, until))
             }
             Test::InSpans(spans) => Ok(in_spans(spans, question.now())),
+            Test::Listed(list) => Ok(Verdict::new(list.has(&question.subject.profile.key), Timestamp::FOREVER)),
         }
     }
 
@@ -177,7 +181,7 @@ impl Test {
             Test::Is(Text::Weekday, _) | Test::Weekday(_) => 9,
             Test::AtLeast(number, _) | Test::Equals(number, _) | Test::Holds(number) => number.rank(),
             Test::Is(..) | Test::Known(_) => 2,
-            Test::InSpans(_) => 3,
+            Test::InSpans(_) | Test::Listed(_) => 3,
             Test::Not(inner) => inner.rank(),
             Test::All(parts) | Test::Any(parts) => parts.iter().map(Test::rank).fold(4, u8::max),
             Test::Otherwise(sides) | Test::Same(sides) => sides.0.rank().max(sides.1.rank()),

@@ -21,6 +21,7 @@ use self::eval::{Computed, Test};
 pub use self::explain::Leaf;
 use self::explain::Outline;
 pub use self::lex::canonical;
+use super::list::List;
 use super::{Dictionary, EventType, Policy, Program, RuleSet};
 use crate::engine::event::Value;
 use crate::engine::features::Question;
@@ -220,6 +221,18 @@ impl Condition {
             canonical: truth.to_string(),
             guards: Guards::default(),
             absence: Absence::default(),
+        }
+    }
+
+    /// Whoever stands in a list.
+    pub fn listed(list: Arc<List>, segment: &str) -> Self {
+        let written = format!("is one of the {} of {segment}", list.len());
+        Condition {
+            // another list is another condition
+            canonical: format!("list {:016x}", list.digest),
+            outline: Outline::leaf(written, Test::Listed(Arc::clone(&list)), Vec::new()),
+            test: Test::Listed(list),
+            ..Condition::always(true)
         }
     }
 
