@@ -37,6 +37,8 @@ pub const BATCH: usize = 500;
 const POLL: Duration = Duration::from_millis(500);
 /// The loop says that it is alive this often: well below the gap that counts as downtime.
 const HEARTBEAT_MS: i64 = 30_000;
+/// One that could not be written is tried again after this long.
+const HEARTBEAT_AGAIN_MS: i64 = 3_000;
 /// The span in which the brake counts entries.
 const BRAKE_MS: i64 = HOUR_MS;
 /// A batch is decided and written in so many portions at most, each of so many profiles at least.
@@ -133,8 +135,13 @@ pub async fn run(evaluator: &Evaluator, clock: &dyn Clock, batch: usize, telemet
         }
         if now >= heartbeat_due {
             heartbeat_due = now.plus_ms(HEARTBEAT_MS);
-            if let Err(error) = evaluator.store.heartbeat(&evaluator.worker, now, now).await {
-                tracing::warn!("cannot write a heartbeat: {error}");
+            match evaluator.store.heartbeat(&evaluator.worker, now, now).await {
+                Ok(()) => telemetry.vitals.well(Part::Writing),
+                Err(error) => {
+                    tracing::warn!("cannot write a heartbeat: {error}");
+                    telemetry.vitals.ill(Part::Writing, error);
+                    heartbeat_due = now.plus_ms(HEARTBEAT_AGAIN_MS);
+                }
             }
         }
         if now >= sources_due {

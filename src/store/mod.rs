@@ -584,6 +584,9 @@ pub struct Backlog {
     pub messages_under_way: u64,
     pub messages_under_way_since: Option<Timestamp>,
     pub messages_unknown: u64,
+    /// For how long the oldest transaction on a server has been open, in whole seconds: as long as it is, nothing that was overwritten since
+    /// it began can be tidied up, and claims walk past all of it. Ours take moments.
+    pub transaction_seconds: u64,
 }
 
 /// See [`Backlog`]: a wave of a million is as late as one of this many.

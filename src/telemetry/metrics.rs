@@ -104,6 +104,7 @@ struct BacklogFigures {
     messages_under_way: Gauge,
     messages_under_way_seconds: Seconds,
     messages_unknown: Gauge,
+    transaction_seconds: Gauge,
     pass_running_seconds: Family<ByPart, Seconds>,
     paused: Gauge,
     rules_held: Gauge,
@@ -186,6 +187,11 @@ impl Default for Metrics {
                     Gauge::default()
                 ),
                 messages_unknown: register!("messages_unknown", "Messages of which nobody knows whether they went out", Gauge::default()),
+                transaction_seconds: register!(
+                    "database_transaction_seconds",
+                    "For how long the oldest transaction on PostgreSQL has been open",
+                    Gauge::default()
+                ),
                 pass_running_seconds: register!(
                     "pass_running_seconds",
                     "For how long the pass under way has been running, by part",
@@ -227,6 +233,7 @@ impl Metrics {
         count(&figures.messages_under_way, backlog.messages_under_way);
         since(&figures.messages_under_way_seconds, backlog.messages_under_way_since);
         count(&figures.messages_unknown, backlog.messages_unknown);
+        count(&figures.transaction_seconds, backlog.transaction_seconds);
     }
 
     /// Takes in what is paused, held and quiet.

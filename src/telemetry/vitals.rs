@@ -14,6 +14,8 @@ pub enum Part {
     /// Reading along with a stream of events.
     Nats,
     Store,
+    /// That the database takes what is to be kept: a disk that has turned read-only is read as before. Tried with each heartbeat.
+    Writing,
     /// Which environment the database belongs to; never ill, it only has notes.
     Environment,
     /// The administrator's file, as it is looked at while the process runs.
@@ -30,6 +32,7 @@ impl Part {
             Part::Dispatch => "dispatch",
             Part::Nats => "nats",
             Part::Store => "store",
+            Part::Writing => "writing",
             Part::Environment => "environment",
             Part::Settings => "settings",
             Part::Process => "process",

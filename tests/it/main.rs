@@ -12,6 +12,7 @@ mod crash;
 mod daemon;
 mod demo;
 mod dependencies;
+mod disk;
 mod doctor;
 mod facts;
 mod faults;

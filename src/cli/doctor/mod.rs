@@ -89,6 +89,7 @@ pub async fn examine(store: &dyn Store, evidence: Evidence) -> anyhow::Result<Re
     let mut sets = Sets::of(store, &mut report).await?;
     files_on_disk(store, &mut report).await?;
     removals(store, &mut report).await?;
+    held_up(store, &mut report).await?;
     let mut failing = BTreeMap::new();
     let people = store.counts().await.map(|counts| counts.profiles).unwrap_or_default();
     let bar = ProgressBar::new(people);
@@ -164,6 +165,26 @@ async fn removals(store: &dyn Store, report: &mut Report) -> anyhow::Result<()> 
         report.notes.push(format!("the retention schedule removed {removed} {} older than {older_than} at {at}", kind.name()));
     }
     Ok(())
+}
+
+/// Ours take moments; a longer one is somebody else's, and everybody pays for it.
+const TRANSACTION_SECONDS: u64 = 60;
+
+/// A transaction that keeps the server from tidying up.
+async fn held_up(store: &dyn Store, report: &mut Report) -> anyhow::Result<()> {
+    let seconds = store.backlog(SystemClock.now()).await?.transaction_seconds;
+    report.notes.extend(told_held_up(seconds));
+    Ok(())
+}
+
+fn told_held_up(seconds: u64) -> Option<String> {
+    (seconds >= TRANSACTION_SECONDS).then(|| {
+        format!(
+            "a transaction has been open on the server for {} minutes: until it ends nothing can be tidied up, and claims become slower \
+             (`pg_stat_activity` names it by `xact_start`)",
+            seconds / 60
+        )
+    })
 }
 
 /// One person's history, counted; none if it cannot be read, which is said, and then sums say nothing any more.
@@ -290,5 +311,16 @@ impl Report {
             "{profiles} people recomputed from {events} events; {postings} postings and {messages} messages checked: {outcome}\n"
         ));
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_told_of_when_it_lasts() {
+        assert_eq!(told_held_up(59), None);
+        assert!(told_held_up(7_230).is_some_and(|note| note.contains("for 120 minutes")));
     }
 }

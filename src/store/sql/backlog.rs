@@ -19,7 +19,8 @@ pub(super) const BACKLOG: Sql = Sql {
         where m.state = 'queued' and m.due_at <= $1 order by m.due_at, m.seq limit $3) where expires_at < $1),
     (select count(*) from messages where state in ('leased', 'sending')),
     (select min(changed_at) from messages where state in ('leased', 'sending')),
-    (select count(*) from messages where state = 'unknown')",
+    (select count(*) from messages where state = 'unknown'),
+    0",
     postgres: "select
         (select count(*) from (select 1 from profiles where due_at is not null and due_at <= $1 limit $2) due),
         (select min(due_at) from profiles where due_at is not null and due_at <= $1),
@@ -31,7 +32,12 @@ pub(super) const BACKLOG: Sql = Sql {
             where m.state = 'queued' and m.due_at <= $1 order by m.due_at, m.seq limit $3) due where expires_at < $1),
         (select count(*) from messages where state in ('leased', 'sending')),
         (select min(changed_at) from messages where state in ('leased', 'sending')),
-        (select count(*) from messages where state = 'unknown')",
+        (select count(*) from messages where state = 'unknown'),
+        -- a role that is no member of pg_monitor sees its own only, and what was prepared
+        (select coalesce(max(floor(extract(epoch from clock_timestamp() - begun)))::bigint, 0) from (
+            select xact_start as begun from pg_stat_activity
+                where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()
+            union all select prepared from pg_prepared_xacts where database = current_database()) open)",
 };
 
 pub(super) async fn backlog(session: &mut Session<'_>, now: Timestamp) -> Result<Backlog, StoreError> {
@@ -48,5 +54,6 @@ pub(super) async fn backlog(session: &mut Session<'_>, now: Timestamp) -> Result
         messages_under_way: fields.count("messages_under_way")?,
         messages_under_way_since: fields.optional_instant("messages_under_way_since")?,
         messages_unknown: fields.count("messages_unknown")?,
+        transaction_seconds: fields.count("transaction_seconds")?,
     })
 }

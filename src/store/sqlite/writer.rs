@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, Executor as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::memory::Memory;
@@ -200,14 +200,27 @@ async fn transaction(
     written
 }
 
+/// By statements of our own: where SQLite has rolled back by itself, as it may when the disk is full, the driver's transaction would go on
+/// to count one that is open, and begin none any more.
 async fn attempt(connection: &mut SqliteConnection, memory: &mut Memory, group: &mut [Box<dyn Piece>]) -> Result<(), StoreError> {
     // IMMEDIATE: a transaction that begins as a reader and then writes can fail at once however long we would wait
-    let mut transaction = connection.begin_with("begin immediate").await?;
+    connection.execute(BEGIN).await?;
+    let written = write_all(connection, memory, group).await;
+    if written.is_err() {
+        // an error says that nothing is open any more
+        let _rolled_back = connection.execute("rollback").await;
+    }
+    written
+}
+
+const BEGIN: &str = "begin immediate";
+
+async fn write_all(connection: &mut SqliteConnection, memory: &mut Memory, group: &mut [Box<dyn Piece>]) -> Result<(), StoreError> {
     for piece in group {
-        piece.apply(&mut Tx { session: Session::Sqlite(&mut transaction), memory }).await?;
+        piece.apply(&mut Tx { session: Session::Sqlite(connection), memory }).await?;
     }
     Point::StoreWriting.reach();
-    transaction.commit().await?;
+    connection.execute("commit").await?;
     Point::StoreWritten.reach();
     Ok(())
 }

@@ -271,3 +271,26 @@ async fn a_newer_program_beside_it_stops_the_older_one_and_nothing_is_set_aside(
     let said = third.claim_due(hour(3), 10, WORKER).await.expect_err("refused").to_string();
     assert!(said.contains("schema 9999"), "{said}");
 }
+
+/// Somebody's long transaction keeps the server from tidying up: the figure tells of it, and claims go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_transaction_of_somebody_else_is_told_of_and_claims_go_on() {
+    let Some(server) = server::shared() else { return };
+    let database = Postgres::new(server).await;
+    let store = database.process().await;
+    assert_eq!(store.backlog(hour(1)).await.expect("read").transaction_seconds, 0);
+    let mut analyst = PgConnection::connect(&database.url).await.expect("the server answers");
+    for statement in ["begin isolation level repeatable read", "select count(*) from profiles"] {
+        sqlx::query(statement).execute(&mut analyst).await.expect("read");
+    }
+    let mut rounds = 0;
+    while store.backlog(hour(1)).await.expect("read").transaction_seconds == 0 {
+        rounds += 1;
+        store.append_events(vec![from_user("u", event(&format!("e{rounds}"), hour(1)))]).await.expect("appended");
+        let claimed = claim_one(&store, "u", hour(2)).await;
+        let answers = store.commit_decisions(vec![commit(&claimed, decision(claimed.profile.clone(), hour(90)))]).await;
+        assert_eq!(answers.expect("answered"), [Committed::Committed]);
+    }
+    sqlx::query("rollback").execute(&mut analyst).await.expect("over");
+    assert_eq!(store.backlog(hour(1)).await.expect("read").transaction_seconds, 0);
+}
