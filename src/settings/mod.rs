@@ -62,6 +62,8 @@ pub struct DatabaseSettings {
     pub connections: u32,
     pub beat_seconds: u64,
     pub answer_seconds: u64,
+    /// PostgreSQL spreads people over machines.
+    pub distributed: bool,
 }
 
 impl DatabaseSettings {
@@ -176,13 +178,14 @@ impl Settings {
 
     /// How the database is opened.
     pub fn capacity(&self) -> Capacity {
-        let DatabaseSettings { readers, recent_event_ids, connections, beat_seconds, answer_seconds, .. } = self.database;
+        let DatabaseSettings { readers, recent_event_ids, connections, beat_seconds, answer_seconds, distributed, .. } = self.database;
         Capacity {
             readers,
             recent_ids_max: recent_event_ids,
             connections,
             beat: Duration::from_secs(beat_seconds),
             answer: Duration::from_secs(answer_seconds),
+            distributed,
             clocks_differ_ms: self.ingest.future_tolerance_seconds as i64 * 1_000,
         }
     }
@@ -209,6 +212,7 @@ impl Settings {
                 connections: reader.value("database.connections", |text| number(text, 2, 1_000)),
                 beat_seconds: reader.value("database.beat_seconds", |text| number(text, 1, 300)),
                 answer_seconds: reader.value("database.answer_seconds", |text| number(text, 1, 600)),
+                distributed: reader.value("database.distributed", truth),
                 readers: reader.value("database.readers", |text| number(text, 1, 64)),
                 recent_event_ids: reader.value("database.recent_event_ids", |text| number(text, 1_000, 100_000_000)),
             },
@@ -287,6 +291,10 @@ fn number<T: FromStr + PartialOrd + Copy + std::fmt::Display>(text: &str, min: T
         Ok(number) if number >= min && number <= max => Ok(number),
         _ => Err(format!("expected a number from {min} to {max}")),
     }
+}
+
+fn truth(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "expected `true` or `false`".to_owned())
 }
 
 /// Days for which something is kept, or `keep`: for ever.
@@ -541,7 +549,7 @@ mod tests {
             "my.yaml:3:12",
             "expected a number from 1 to 64",
             "unknown key `database.pfad`",
-            "known here: `path`, `url`, `connections`, `beat_seconds`, `answer_seconds`, `readers`, `recent_event_ids`",
+            "known here: `path`, `url`, `connections`, `beat_seconds`, `answer_seconds`, `distributed`, `readers`, `recent_event_ids`",
             "`logs` is a mapping, not a text",
             "`rules.directory` is a text, not nothing",
         ] {

@@ -38,6 +38,8 @@ pub struct Capacity {
     pub beat: Duration,
     /// See [`postgres::Options::answer`].
     pub answer: Duration,
+    /// See [`postgres::Options::distributed`].
+    pub distributed: bool,
 }
 
 impl Place {
@@ -72,8 +74,9 @@ impl Place {
             }
             Place::Server(url) => {
                 let mut options = postgres::Options::new(url, environment);
-                if let Some(Capacity { connections, beat, answer, .. }) = capacity {
-                    options = postgres::Options { connections, beat, dead_after: BEATS_MISSED * beat, answer, ..options };
+                if let Some(Capacity { connections, beat, answer, distributed, .. }) = capacity {
+                    let dead_after = BEATS_MISSED * beat;
+                    options = postgres::Options { connections, beat, dead_after, answer, distributed, ..options };
                 }
                 self.settled(PostgresStore::open_with(options).await?).await
             }

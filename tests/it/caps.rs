@@ -175,11 +175,13 @@ async fn promise_i2_sixty_four_workers_and_one_person_never_exceed_a_cap_of_thre
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn promise_i2_workers_of_four_processes_on_postgresql_never_exceed_a_cap_of_three() {
     let Some(server) = server::shared() else { return };
-    let url = server.database().await;
-    let mut stores: Vec<Arc<dyn Store>> = Vec::new();
-    for _ in 0..4 {
-        let options = Options { connections: 3, ..Options::new(&url, "test") };
-        stores.push(Arc::new(PostgresStore::open_with(options).await.expect("the database opens")));
+    for distributed in [false, true] {
+        let url = server.database().await;
+        let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+        for _ in 0..4 {
+            let options = Options { connections: 3, distributed, ..Options::new(&url, "test") };
+            stores.push(Arc::new(PostgresStore::open_with(options).await.expect("the database opens")));
+        }
+        assert_eq!(reached_under_many_workers(&stores, CAP).await, [CAP; ROUNDS], "each person's cap is used, and no more ({distributed})");
     }
-    assert_eq!(reached_under_many_workers(&stores, CAP).await, [CAP; ROUNDS], "each person's cap is used, and no more");
 }

@@ -30,6 +30,9 @@ use self::loan::Loan;
 pub(super) use self::loan::within;
 pub use self::open::{Options, name_of};
 pub(super) use self::take::take;
+#[cfg(test)]
+pub(super) use self::take::{LOCK_MESSAGES_IN_BUCKET, LOCK_PEOPLE_IN_BUCKET, LOCK_PEOPLE_OF_MESSAGES_IN_BUCKET};
+use super::sql::spread::{Bucket, Reach, Spread};
 use super::sql::world::{self, WorldCache};
 use super::sql::{self, Backend, Session, Supply, Tx, Work};
 use super::suppression::Hasher;
@@ -57,6 +60,8 @@ pub struct PostgresStore {
     answer: Option<Duration>,
     /// None: opened to read only.
     lease: Option<Arc<Lease>>,
+    /// None: one machine has everybody.
+    spread: Option<Arc<Spread>>,
 }
 
 struct Shared {
@@ -105,10 +110,10 @@ impl PostgresStore {
         open::to_read(url).await
     }
 
-    async fn attempt<W: Work>(&self, work: &W) -> Result<W::Done, StoreError> {
+    async fn attempt<W: Work>(&self, bucket: Option<Bucket>, work: &W) -> Result<W::Done, StoreError> {
         let lease = self.lease.as_ref().ok_or_else(|| StoreError::Unavailable("it was opened to read only".into()))?;
         let mut loan = Loan::of(&self.pool).await?;
-        let done = self.attempt_on(&mut loan, lease, work).await;
+        let done = self.attempt_on(&mut loan, lease, bucket, work).await;
         // what it was asked is undone when the server notices that nobody is there any more
         if !matches!(done, Err(StoreError::Unavailable(_))) {
             loan.give_back();
@@ -116,11 +121,22 @@ impl PostgresStore {
         done
     }
 
-    async fn attempt_on<W: Work>(&self, connection: &mut PgConnection, lease: &Lease, work: &W) -> Result<W::Done, StoreError> {
+    async fn attempt_on<W: Work>(
+        &self,
+        connection: &mut PgConnection,
+        lease: &Lease,
+        bucket: Option<Bucket>,
+        work: &W,
+    ) -> Result<W::Done, StoreError> {
+        let reach = match (&self.spread, bucket) {
+            (None, _) => Reach::Undivided,
+            (Some(_), None) => Reach::Everywhere,
+            (Some(_), Some(bucket)) => Reach::Within(bucket),
+        };
         let mut transaction = within(self.answer, async { Ok(connection.begin().await?) }).await?;
         let mut memory = Memory::of(&self.shared);
         let applied = within(self.answer, async {
-            let done = work.apply(&mut Tx { session: Session::Postgres(&mut transaction), memory: &mut memory }).await?;
+            let done = work.apply(&mut Tx { session: Session::Postgres(&mut transaction, reach), memory: &mut memory }).await?;
             memory.write(&mut transaction).await?;
             Ok(done)
         });
@@ -154,7 +170,7 @@ impl PostgresStore {
         if let Some(world) = self.shared.world.get(numbers.world, month_start, numbers.profiles) {
             return Ok(WorldView { world, generation, live });
         }
-        let read = world::read(&mut Session::Postgres(connection), month_start, numbers.profiles).await?;
+        let read = world::read(&mut Session::Postgres(connection, Reach::Undivided), month_start, numbers.profiles).await?;
         let world = World { coupon_salt: self.shared.coupon_salt.clone(), ..read };
         Ok(WorldView { world: self.shared.world.put(numbers.world, month_start, world), generation, live })
     }
@@ -165,16 +181,30 @@ impl Backend for PostgresStore {
     type Reader = Loan;
 
     async fn write<W: Work>(&self, work: W) -> Result<W::Done, StoreError> {
+        self.write_in(None, work).await
+    }
+
+    async fn write_in<W: Work>(&self, bucket: Option<Bucket>, work: W) -> Result<W::Done, StoreError> {
         if let Some(outgrown) = self.shared.outgrown.get().filter(|_| W::CLAIMS) {
             return Err(outgrown.clone());
         }
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.attempt(&work).await {
+            match self.attempt(bucket, &work).await {
                 Err(StoreError::Raced(_)) if tries < TRIES_MAX => tokio::time::sleep(PAUSE * tries).await,
                 answer => return answer.map_err(|error| self.failed(error)),
             }
+        }
+    }
+
+    fn spread(&self) -> Option<&Spread> {
+        self.spread.as_deref()
+    }
+
+    fn renounce_claims(&self) {
+        if let Some(lease) = &self.lease {
+            lease.renounce();
         }
     }
 
@@ -196,7 +226,7 @@ impl Backend for PostgresStore {
     }
 
     fn session(reader: &mut Self::Reader) -> Session<'_> {
-        Session::Postgres(reader)
+        Session::Postgres(reader, Reach::Undivided)
     }
 
     fn hasher(&self) -> &Hasher {

@@ -12,6 +12,7 @@ use super::lease::Lease;
 use super::{PostgresStore, Shared, loan};
 use crate::engine::coupon::Salt;
 use crate::store::StoreError;
+use crate::store::sql::spread::{Reach, Spread};
 use crate::store::sql::{self, Migrations, Session, origin};
 use crate::store::suppression::KEY_BYTES;
 
@@ -30,6 +31,8 @@ pub struct Options {
     pub dead_after: Duration,
     /// How long the database may take for an operation before it counts as away. Default: 30 seconds.
     pub answer: Duration,
+    /// People are spread over machines by their bucket (docs/scale.md): each transaction is about one bucket. Default: false.
+    pub distributed: bool,
     /// See [`crate::store::sqlite::Options::coupon_salt`].
     pub coupon_salt: Option<[u8; KEY_BYTES]>,
 }
@@ -43,6 +46,7 @@ impl Options {
             beat: Duration::from_secs(10),
             dead_after: Duration::from_secs(30),
             answer: Duration::from_secs(30),
+            distributed: false,
             coupon_salt: None,
         }
     }
@@ -71,11 +75,12 @@ pub(super) async fn open(options: Options) -> Result<PostgresStore, StoreError> 
     // a new index on a grown table takes as long as it takes
     let mut connection = connect(&options.url, &name, 1, None).await?.acquire().await.map_err(|error| unopened(&name, error))?;
     migrate(&mut connection, &name).await?;
-    let mut session = Session::Postgres(&mut connection);
+    let mut session = Session::Postgres(&mut connection, Reach::Undivided);
     origin::write_states(&mut session, Path::new(&name)).await?;
     let environment = origin::named_environment(&mut session, &options.environment).await?;
     let hasher = origin::new_hasher(&mut session).await?;
     let coupon_salt = origin::new_coupon_salt(&mut session, options.coupon_salt).await?;
+    let is_marked = origin::is_distributed(&mut session).await?;
     drop(connection);
     let answer = Some(options.answer);
     let pool = connect(&options.url, &name, options.connections, answer).await?;
@@ -83,7 +88,9 @@ pub(super) async fn open(options: Options) -> Result<PostgresStore, StoreError> 
     let for_beats = connect(&options.url, &name, 1, answer).await?;
     let shared = Arc::new(Shared::new(name, environment, coupon_salt, hasher));
     let lease = Lease::begin(for_beats, &shared, options.beat, options.dead_after).await?;
-    let store = PostgresStore { pool, shared, answer, lease: Some(lease) };
+    let is_distributed = options.distributed || is_marked;
+    let spread = is_distributed.then(|| Arc::new(Spread::new(lease.boot())));
+    let store = PostgresStore { pool, shared, answer, lease: Some(lease), spread };
     sql::finish_first_looks(&store).await?;
     Ok(store)
 }
@@ -94,13 +101,13 @@ pub(super) async fn to_read(url: &str) -> Result<PostgresStore, StoreError> {
     let pool = connect(url, &name, CONNECTIONS_TO_READ, None).await?;
     let mut connection = pool.acquire().await.map_err(|error| unopened(&name, error))?;
     agree(&mut connection, &name).await?;
-    let mut session = Session::Postgres(&mut connection);
+    let mut session = Session::Postgres(&mut connection, Reach::Undivided);
     let environment = origin::environment(&mut session).await?;
     let hasher = origin::hasher(&mut session).await?;
     drop(connection);
     // who only reads gives no codes
     let shared = Arc::new(Shared::new(name, environment, Salt::default(), hasher));
-    Ok(PostgresStore { pool, shared, answer: None, lease: None })
+    Ok(PostgresStore { pool, shared, answer: None, lease: None, spread: None })
 }
 
 /// Whether tables and states are as this program knows them.
@@ -108,7 +115,7 @@ pub(super) async fn agree(connection: &mut PgConnection, name: &str) -> Result<(
     let row = sqlx::query(SCHEMA).fetch_one(&mut *connection).await;
     let found: i64 = row.map_err(|error| unopened(name, format!("it holds no tables of ours: {error}")))?.try_get(0)?;
     MIGRATIONS.agree(found, Path::new(name))?;
-    origin::read_states(&mut Session::Postgres(connection), Path::new(name)).await
+    origin::read_states(&mut Session::Postgres(connection, Reach::Undivided), Path::new(name)).await
 }
 
 /// `answer`: how long a statement may take; none: as long as it does.

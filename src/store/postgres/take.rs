@@ -1,9 +1,12 @@
 //! What a transaction takes before it judges: rows locked in one order, numbers, and the right to count on what is forbidden.
 
+use std::collections::BTreeMap;
+
 use sqlx::{PgConnection, Row as _};
 
-use crate::store::StoreError;
+use crate::store::sql::spread::{Bucket, Reach};
 use crate::store::sql::{Needs, Supply};
+use crate::store::{ProfileId, StoreError};
 
 /// Locks the people of messages. Everybody locks people before messages, and both by bucket and number.
 pub(super) const LOCK_PEOPLE_OF_MESSAGES: &str = "
@@ -16,6 +19,16 @@ pub(super) const LOCK_PEOPLE: &str = "
     select p.merged_into is not null or coalesce(p.quarantined_because, '') = 'erased' from profiles p
     where (p.bucket, p.id) in (select bucket(id), id from unnest($1::bigint[]) as id)
     order by p.bucket, p.id for update";
+/// The same of one bucket each, $2, where people are spread over machines: no lock reaches over several of them.
+pub(in crate::store) const LOCK_PEOPLE_OF_MESSAGES_IN_BUCKET: &str = "
+    select p.id from profiles p
+    where p.bucket = $2 and p.id in (select m.profile_id from messages m where m.bucket = $2 and m.id = any($1))
+    order by p.id for update";
+pub(in crate::store) const LOCK_MESSAGES_IN_BUCKET: &str =
+    "select 1 from messages where bucket = $2 and id = any($1) order by profile_id, id for update";
+pub(in crate::store) const LOCK_PEOPLE_IN_BUCKET: &str = "
+    select p.merged_into is not null or coalesce(p.quarantined_because, '') = 'erased' from profiles p
+    where p.bucket = $2 and p.id = any($1) order by p.id for update";
 pub(super) const NUMBER_EVENTS: &str = "select nextval('events_seq') from generate_series(1, $1)";
 pub(super) const NUMBER_PROFILES: &str = "select nextval('profiles_id_seq') from generate_series(1, $1)";
 
@@ -32,7 +45,7 @@ pub(super) const NUMBERS: &str = "select (select value from counters where name 
     (select case when is_called then last_value else 0 end from profiles_id_seq),
     (select rules_version from publications order by seq desc limit 1)";
 
-pub(in crate::store) async fn take(connection: &mut PgConnection, needs: Needs<'_>) -> Result<Supply, StoreError> {
+pub(in crate::store) async fn take(connection: &mut PgConnection, reach: Reach, needs: Needs<'_>) -> Result<Supply, StoreError> {
     let mut supply = Supply::default();
     if needs.authority {
         sqlx::query(TAKE_AUTHORITY).bind(PERMISSION).execute(&mut *connection).await?;
@@ -45,24 +58,45 @@ pub(in crate::store) async fn take(connection: &mut PgConnection, needs: Needs<'
     }
     if !needs.messages.is_empty() {
         let ids: Vec<Vec<u8>> = needs.messages.iter().map(|id| id.0.to_be_bytes().to_vec()).collect();
-        sqlx::query(LOCK_PEOPLE_OF_MESSAGES).bind(&ids).execute(&mut *connection).await?;
-        sqlx::query(LOCK_MESSAGES).bind(&ids).execute(&mut *connection).await?;
+        if let Some(bucket) = reach.bucket() {
+            sqlx::query(LOCK_PEOPLE_OF_MESSAGES_IN_BUCKET).bind(&ids).bind(bucket.0).execute(&mut *connection).await?;
+            sqlx::query(LOCK_MESSAGES_IN_BUCKET).bind(&ids).bind(bucket.0).execute(&mut *connection).await?;
+        } else {
+            sqlx::query(LOCK_PEOPLE_OF_MESSAGES).bind(&ids).execute(&mut *connection).await?;
+            sqlx::query(LOCK_MESSAGES).bind(&ids).execute(&mut *connection).await?;
+        }
     }
-    if !needs.people.is_empty() {
-        let ids: Vec<i64> = needs.people.iter().map(|id| id.0).collect();
-        let rows = sqlx::query(LOCK_PEOPLE).bind(&ids).fetch_all(&mut *connection).await?;
-        if needs.still_there {
-            for row in rows {
-                if row.try_get::<bool, _>(0)? {
-                    return Err(StoreError::Raced("somebody was merged or erased meanwhile".into()));
-                }
-            }
+    for gone in lock_people(connection, reach, needs.people).await? {
+        if gone && needs.still_there {
+            return Err(StoreError::Raced("somebody was merged or erased meanwhile".into()));
         }
     }
     // only now: of one person's events the later number is the later one
     supply.events = numbered(connection, NUMBER_EVENTS, needs.events).await?;
     supply.profiles = numbered(connection, NUMBER_PROFILES, needs.profiles).await?;
     Ok(supply)
+}
+
+/// Locks people, by bucket and number; whether each is gone.
+async fn lock_people(connection: &mut PgConnection, reach: Reach, people: &[ProfileId]) -> Result<Vec<bool>, StoreError> {
+    let mut gone = Vec::with_capacity(people.len());
+    if reach == Reach::Undivided && !people.is_empty() {
+        let ids: Vec<i64> = people.iter().map(|id| id.0).collect();
+        for row in sqlx::query(LOCK_PEOPLE).bind(&ids).fetch_all(&mut *connection).await? {
+            gone.push(row.try_get(0)?);
+        }
+        return Ok(gone);
+    }
+    let mut buckets: BTreeMap<Bucket, Vec<i64>> = BTreeMap::new();
+    for id in people {
+        buckets.entry(Bucket::of(*id)).or_default().push(id.0);
+    }
+    for (bucket, ids) in buckets {
+        for row in sqlx::query(LOCK_PEOPLE_IN_BUCKET).bind(&ids).bind(bucket.0).fetch_all(&mut *connection).await? {
+            gone.push(row.try_get(0)?);
+        }
+    }
+    Ok(gone)
 }
 
 async fn numbered(

@@ -1,11 +1,13 @@
 //! Events come in: each exactly once, creating the people it is about, who are then due.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::erasures::of_erased;
-use super::identities::People;
+use super::identities::{Merge, People};
 use super::rows::{Fields, Waits, event_row, id_hash, insert_events, json, wake_people};
 use super::{Needs, Sql, Tx, Work, query};
 use crate::engine::event::EventKind;
@@ -22,7 +24,7 @@ pub(super) const FIND_DUPLICATES: Sql = Sql {
         or exists (select 1 from removed_events r where r.profile_id = j.value ->> 1 and r.id_hash = j.value ->> 2)",
     postgres: "select coalesce(json_agg(distinct (j.value ->> 0)::bigint), '[]')::text from jsonb_array_elements($1::jsonb) as j(value)
         where exists (select 1 from events e where e.id_hash = (j.value ->> 2)::bigint and e.source = j.value ->> 3
-                and e.event_id = j.value ->> 4)
+                and e.event_id = j.value ->> 4 /* in one bucket: and e.bucket = $bucket */)
             or exists (select 1 from removed_events r where r.bucket = bucket((j.value ->> 1)::bigint)
                 and r.profile_id = (j.value ->> 1)::bigint and r.id_hash = (j.value ->> 2)::bigint)",
 };
@@ -77,7 +79,8 @@ pub(super) const RECORD_CONSENTS: Sql = Sql {
     sqlite: concat!(insert_consents!(), "j.value ->> 1 from json_each($1) j join events e on e.seq = j.value ->> 0"),
     postgres: concat!(
         insert_consents!(postgres),
-        "(j.value ->> 1)::bigint from jsonb_array_elements($1::jsonb) as j(value) join events e on e.seq = (j.value ->> 0)::bigint"
+        "(j.value ->> 1)::bigint from jsonb_array_elements($1::jsonb) as j(value) join events e on e.seq = (j.value ->> 0)::bigint
+            /* in one bucket: and e.bucket = $bucket */"
     ),
 };
 
@@ -87,31 +90,114 @@ impl Work for Append {
     const IS_URGENT: bool = true;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Appended, StoreError> {
-        let erased = of_erased(&self.0, tx).await?;
-        let events: Vec<NewEvent> = if erased.is_empty() { Vec::new() } else { others(&self.0, &erased) };
-        let events: &[NewEvent] = if erased.is_empty() { &self.0 } else { &events };
+        let events = without_the_erased(&self.0, tx).await?;
         if events.is_empty() {
             return Ok(Appended { duplicates: self.0.len() as u64, ..Appended::default() });
         }
-        let people = People::resolve(events, tx).await?;
+        let people = People::resolve(&events, tx).await?;
         tx.take(Needs { people: &people.all(), events: events.len(), still_there: true, ..Needs::default() }).await?;
-        let owners: Vec<ProfileId> = events.iter().map(|new| people.owner(&new.identity)).collect::<Result<_, _>>()?;
-        let is_duplicate = duplicates(events, &owners, tx).await?;
-        let fresh: Vec<(ProfileId, &NewEvent)> =
-            events.iter().zip(&owners).zip(&is_duplicate).filter(|(_, known)| !**known).map(|((new, owner), _)| (*owner, new)).collect();
-        write(&fresh, tx).await?;
-        let received_at = events.iter().map(|new| new.event.received_at).max().unwrap_or(Timestamp::DISTANT_PAST);
-        people.merge(received_at, tx).await?;
-        let new = fresh.len() as u64;
+        let new = write_new(&events, &people.owners(&events)?, tx).await?;
+        let merges = people.merges(latest(&events));
+        for merge in &merges {
+            merge.carry_out(tx).await?;
+        }
         let duplicates = self.0.len() as u64 - new;
-        Ok(Appended { new, duplicates, profiles_created: people.created_count(), profiles_merged: people.merged_count() })
+        Ok(Appended { new, duplicates, profiles_created: people.created_count(), profiles_merged: merges.len() as u64 })
     }
 }
 
 /// All but the old facts of people who were erased: those are taken as known, and stay out.
-fn others(events: &[NewEvent], erased: &BTreeSet<usize>) -> Vec<NewEvent> {
-    events.iter().enumerate().filter(|(number, _)| !erased.contains(number)).map(|(_, new)| new.clone()).collect()
+async fn without_the_erased<'e>(events: &'e [NewEvent], tx: &mut Tx<'_>) -> Result<Cow<'e, [NewEvent]>, StoreError> {
+    let erased = of_erased(events, tx).await?;
+    if erased.is_empty() {
+        return Ok(Cow::Borrowed(events));
+    }
+    let others = events.iter().enumerate().filter(|(number, _)| !erased.contains(number));
+    Ok(Cow::Owned(others.map(|(_, new)| new.clone()).collect()))
 }
+
+fn latest(events: &[NewEvent]) -> Timestamp {
+    events.iter().map(|new| new.event.received_at).max().unwrap_or(Timestamp::DISTANT_PAST)
+}
+
+/// Writes those that are not on record; how many.
+async fn write_new(events: &[NewEvent], owners: &[ProfileId], tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+    let is_duplicate = duplicates(events, owners, tx).await?;
+    let new = events.iter().zip(owners).zip(&is_duplicate).filter(|(_, known)| !**known);
+    let fresh: Vec<(ProfileId, &NewEvent)> = new.map(|((new, owner), _)| (*owner, new)).collect();
+    write(&fresh, tx).await?;
+    Ok(fresh.len() as u64)
+}
+
+// -------------------------------------------------------------------------------------------------- the same, step by step
+
+/// The candidates of $1 (number, hash, source, id) that are on record of anybody.
+pub(super) const FIND_COPIES: Sql = Sql {
+    sqlite: "",
+    postgres: "select coalesce(json_agg(distinct (j.value ->> 0)::bigint), '[]')::text from jsonb_array_elements($1::jsonb) as j(value)
+        join events e on e.id_hash = (j.value ->> 1)::bigint and e.source = j.value ->> 2 and e.event_id = j.value ->> 3",
+};
+
+/// First step where people are spread over machines: whose the events are, creating whoever is new. May be done again.
+pub(super) struct Greet(pub Vec<NewEvent>);
+
+pub(super) struct Greeted {
+    /// Each with its owner; copies of what anybody had sent before are left out.
+    pub events: Vec<(ProfileId, NewEvent)>,
+    pub known: u64,
+    pub created: u64,
+    /// To be carried out when the events are written.
+    pub merges: Vec<Merge>,
+}
+
+#[async_trait]
+impl Work for Greet {
+    type Done = Greeted;
+    const IS_URGENT: bool = true;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Greeted, StoreError> {
+        let events = without_the_erased(&self.0, tx).await?;
+        if events.is_empty() {
+            return Ok(Greeted { events: Vec::new(), known: self.0.len() as u64, created: 0, merges: Vec::new() });
+        }
+        let people = People::resolve(&events, tx).await?;
+        let owners = people.owners(&events)?;
+        let copies = copies(&events, tx).await?;
+        let mut seen = BTreeSet::new();
+        let mut new = Vec::with_capacity(events.len());
+        for (number, (event, owner)) in events.iter().zip(owners).enumerate() {
+            if !copies.contains(&number) && seen.insert((&event.event.source, &event.event.id)) {
+                new.push((owner, event.clone()));
+            }
+        }
+        let known = (self.0.len() - new.len()) as u64;
+        Ok(Greeted { events: new, known, created: people.created_count(), merges: people.merges(latest(&events)) })
+    }
+}
+
+async fn copies(events: &[NewEvent], tx: &mut Tx<'_>) -> Result<BTreeSet<usize>, StoreError> {
+    let asked: Vec<_> =
+        events.iter().enumerate().map(|(number, new)| (number, id_hash(&new.event), &*new.event.source, &*new.event.id)).collect();
+    let answer = query(&FIND_COPIES).bind(json(&asked)?).fetch_one(&mut tx.session).await?;
+    Ok(Fields::all::<usize>("events", &answer)?.into_iter().collect())
+}
+
+/// Second step, for the people of one bucket: their events are written; how many were new.
+pub(super) struct TakeIn(pub Arc<Vec<(ProfileId, NewEvent)>>);
+
+#[async_trait]
+impl Work for TakeIn {
+    type Done = u64;
+    const IS_URGENT: bool = true;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+        let (owners, events): (Vec<ProfileId>, Vec<NewEvent>) = self.0.iter().cloned().unzip();
+        tx.take(Needs { people: &owners, events: events.len(), still_there: true, ..Needs::default() }).await?;
+        write_new(&events, &owners, tx).await
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ what is new
 
 /// For each event: whether it is a copy of one on record, or of one before it in the batch.
 pub(super) async fn duplicates(events: &[NewEvent], owners: &[ProfileId], tx: &mut Tx<'_>) -> Result<Vec<bool>, StoreError> {

@@ -5,17 +5,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::spread::{self, Bucket, Spread};
 use super::{Session, Work};
 use super::{
-    append, backlog, decisions, erasures, identities, keys, outbox, publications, reads, rejects, restored, retention, rules, suppressions,
-    world,
+    backlog, decisions, erasures, identities, keys, outbox, publications, reads, rejects, restored, retention, rules, suppressions, world,
 };
 use crate::engine::action::{Channel, MessageId};
 use crate::engine::decide::Pause;
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
 use crate::store::erasure::{Cause, Erased, Erasure};
-use crate::store::postgres::within;
 use crate::store::retention::{Kept, Oldest, Removal, RemovalRow, Removed};
 use crate::store::suppression::{Hasher, Lift, Suppress, Suppression};
 use crate::store::{
@@ -33,6 +32,20 @@ pub(in crate::store) trait Backend: Send + Sync {
 
     /// Runs the work in a transaction, whole or not at all; it is on disk when this returns.
     async fn write<W: Work>(&self, work: W) -> Result<W::Done, StoreError>;
+
+    /// The same, about the people of one bucket only, if it matters to the database whose they are.
+    async fn write_in<W: Work>(&self, bucket: Option<Bucket>, work: W) -> Result<W::Done, StoreError> {
+        let _ = bucket;
+        self.write(work).await
+    }
+
+    /// Set where people are spread over machines.
+    fn spread(&self) -> Option<&Spread> {
+        None
+    }
+
+    /// Whatever this process has claimed is free for others as soon as they notice.
+    fn renounce_claims(&self) {}
 
     async fn reader(&self) -> Result<Self::Reader, StoreError>;
 
@@ -76,9 +89,9 @@ macro_rules! read {
         let read = async {
             let mut reader = $store.reader().await?;
             let answer = {
-                let mut session = Self::session(&mut reader);
+                let mut session = B::session(&mut reader);
                 let $session = &mut session;
-                within($store.answers_within(), $read).await
+                crate::store::postgres::within($store.answers_within(), $read).await
             };
             $store.end(reader).await;
             answer
@@ -86,11 +99,12 @@ macro_rules! read {
         read.await.map_err(|error| $store.failed(error))
     }};
 }
+pub(super) use read;
 
 #[async_trait]
 impl<B: Backend> Store for B {
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<Appended, StoreError> {
-        self.write(append::Append(events)).await
+        spread::append(self, events).await
     }
 
     async fn keep_rejects(&self, rejects: Vec<Reject>) -> Result<(), StoreError> {
@@ -114,23 +128,29 @@ impl<B: Backend> Store for B {
     }
 
     async fn claim_due(&self, now: Timestamp, limit: usize, worker: &str) -> Result<DueProfiles, StoreError> {
-        self.write(decisions::ClaimDue { now, limit, worker: worker.to_owned() }).await
+        spread::claim_due(self, now, limit, worker).await
     }
 
     async fn commit_decisions(&self, batch: Vec<DecisionCommit>) -> Result<Vec<Committed>, StoreError> {
-        self.write(decisions::Commit::new(batch)).await
+        let of = |commit: &DecisionCommit| Some(Bucket::of(commit.claim.profile));
+        spread::answers(self, batch, of, decisions::Commit::new, Some(Committed::Conflict)).await
     }
 
     async fn release_profiles(&self, claims: Vec<Claim>, counts: bool) -> Result<(), StoreError> {
-        self.write(decisions::Release { claims, counts }).await
+        let release = |claims| decisions::Release { claims, counts };
+        spread::each(self, claims, |claim| Some(Bucket::of(claim.profile)), release).await?;
+        Ok(())
     }
 
     async fn quarantine(&self, at: Timestamp, profiles: Vec<(Claim, String)>) -> Result<(), StoreError> {
-        self.write(decisions::Quarantine { at, profiles }).await
+        let of = |(claim, _): &(Claim, String)| Some(Bucket::of(claim.profile));
+        spread::each(self, profiles, of, |profiles| decisions::Quarantine { at, profiles }).await?;
+        Ok(())
     }
 
     async fn reinstate(&self, at: Timestamp, profiles: Vec<ProfileId>) -> Result<(), StoreError> {
-        self.write(decisions::Reinstate { at, profiles }).await
+        spread::each(self, profiles, |id| Some(Bucket::of(*id)), |profiles| decisions::Reinstate { at, profiles }).await?;
+        Ok(())
     }
 
     async fn set_aside(&self, after: Option<ProfileId>, limit: usize) -> Result<Vec<SetAside>, StoreError> {
@@ -146,7 +166,7 @@ impl<B: Backend> Store for B {
     }
 
     async fn claim_messages(&self, look: Look, limit: usize, worker: &str) -> Result<Vec<ClaimedMessages>, StoreError> {
-        self.write(outbox::ClaimMessages { look, limit, worker: worker.to_owned() }).await
+        spread::claim_messages(self, look, limit, worker).await
     }
 
     async fn interrupted(&self) -> Result<Vec<ClaimedMessages>, StoreError> {
@@ -154,11 +174,11 @@ impl<B: Backend> Store for B {
     }
 
     async fn commit_intents(&self, generation: i64, batch: Vec<IntentCommit>) -> Result<Vec<Committed>, StoreError> {
-        self.write(outbox::Intents::new(generation, batch)).await
+        spread::intents(self, generation, batch).await
     }
 
     async fn record_results(&self, batch: Vec<MessageResult>) -> Result<Vec<Recorded>, StoreError> {
-        self.write(outbox::Results(batch)).await
+        spread::results(self, batch).await
     }
 
     async fn open_messages(&self, after: i64, limit: usize) -> Result<Vec<(i64, MessageRow)>, StoreError> {
@@ -166,19 +186,21 @@ impl<B: Backend> Store for B {
     }
 
     async fn wake_messages(&self, at: Timestamp, messages: Vec<MessageId>) -> Result<(), StoreError> {
-        self.write(outbox::WakeMessages { at, messages }).await
+        spread::wake_messages(self, at, messages).await
     }
 
     async fn suppress(&self, batch: Vec<Suppress>) -> Result<Vec<bool>, StoreError> {
-        self.write(suppressions::SuppressAll(batch)).await
+        let of = |word: &Suppress| word.event.as_ref().map(|(owner, _)| Bucket::of(*owner));
+        spread::answers(self, batch, of, suppressions::SuppressAll, None).await
     }
 
     async fn lift(&self, lift: Lift) -> Result<u64, StoreError> {
-        self.write(suppressions::LiftOne(lift)).await
+        let bucket = lift.event.as_ref().map(|(owner, _)| Bucket::of(*owner));
+        self.write_in(bucket, suppressions::LiftOne(lift)).await
     }
 
     async fn erase(&self, erasure: Erasure, cause: Cause) -> Result<Erased, StoreError> {
-        self.write(erasures::Erase(erasure, cause)).await
+        spread::erase(self, erasure, cause).await
     }
 
     async fn erasure_of(&self, identity: &Identity) -> Result<Option<(Erasure, Erased)>, StoreError> {
@@ -200,7 +222,7 @@ impl<B: Backend> Store for B {
     }
 
     async fn remove(&self, removal: Removal) -> Result<Removed, StoreError> {
-        self.write(retention::Remove(removal)).await
+        spread::remove(self, removal).await
     }
 
     async fn remove_rejects(&self, at: Timestamp, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
@@ -304,7 +326,13 @@ impl<B: Backend> Store for B {
     }
 
     async fn glance(&self, identity: &Identity) -> Result<Option<Glance>, StoreError> {
-        read!(self, |session| reads::glance(session, identity))
+        if self.spread().is_none() {
+            return read!(self, |session| reads::glance(session, identity));
+        }
+        // names and people lie on different machines
+        let Some(id) = self.find_profile(identity).await? else { return Ok(None) };
+        let stored = self.profile(id).await?;
+        Ok(stored.map(|stored| Glance { id, waiting: stored.waiting.len(), profile: stored.profile }))
     }
 
     async fn profile(&self, id: ProfileId) -> Result<Option<StoredProfile>, StoreError> {

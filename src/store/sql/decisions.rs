@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use serde::Serialize;
 
+use super::query::Query;
 use super::rows::{
     EventRow, Fields, NewMessage, Place, States, StoredEvent, Waits, due, event_columns, event_row, hex, insert_entries, insert_events,
     json, new_message,
@@ -27,6 +28,16 @@ pub(super) struct ClaimDue {
     pub now: Timestamp,
     pub limit: usize,
     pub worker: String,
+    pub whom: Whom,
+}
+
+/// Whom a claim is about. Who was claimed too often in vain is suspect, and claimed alone: of people before anybody else, of messages after
+/// all others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Whom {
+    Anybody,
+    Unsuspected,
+    Suspects,
 }
 
 /// The profiles that were just claimed under epoch $4, with their state.
@@ -37,7 +48,8 @@ macro_rules! claimed_profiles {
     };
     (postgres) => {
         "select p.id, p.version, p.due_at, p.absorbed_seq, c.claims, p.state
-        from claims c join profiles p on p.bucket = c.bucket and p.id = c.profile_id where c.worker is not null and c.epoch = $4"
+        from claims c join profiles p on p.bucket = c.bucket and p.id = c.profile_id
+        where c.worker is not null and c.epoch = $4 /* in one bucket: and c.bucket = $bucket */"
     };
 }
 
@@ -82,11 +94,49 @@ pub(super) const CLAIM_SUSPECT: Sql = Sql {
     ),
     postgres: concat!(
         "
-        update claims set worker = $3, epoch = $4, claims = claims.claims + 1
-        from (
+        with suspect as (
             select c.bucket, c.profile_id from claims c join profiles p on p.bucket = c.bucket and p.id = c.profile_id
-            where c.worker is null and c.claims >= $5 and p.due_at <= $1 order by p.due_at limit 1 for update skip locked) suspect
-        where claims.bucket = suspect.bucket and claims.profile_id = suspect.profile_id;
+            where c.worker is null and c.claims >= $5 and p.due_at <= $1 /* in one bucket: and c.bucket = $bucket */
+            order by p.due_at limit 1 for update skip locked)
+        update claims set worker = $3, epoch = $4, claims = claims.claims + 1 from suspect
+        where claims.bucket = suspect.bucket and claims.profile_id = suspect.profile_id
+            /* in one bucket: and claims.bucket = $bucket */;
+        ",
+        claimed_profiles!(postgres)
+    ),
+};
+
+/// In which buckets somebody is due at $1.
+pub(super) const BUCKETS_DUE: Sql = Sql {
+    sqlite: "",
+    postgres: "select coalesce(json_agg(bucket), '[]')::text from (
+        select bucket from profiles where due_at is not null and due_at <= $1 group by bucket) due",
+};
+/// In which bucket the suspect is who has been due for longest at $1; $2: as above.
+pub(super) const BUCKET_OF_SUSPECT: Sql = Sql {
+    sqlite: "",
+    postgres: "select coalesce(json_agg(bucket), '[]')::text from (
+        select c.bucket from claims c join profiles p on p.bucket = c.bucket and p.id = c.profile_id
+        where c.worker is null and c.claims >= $2 and p.due_at <= $1 order by p.due_at limit 1) suspect",
+};
+/// The same claim within one bucket, in two steps: a database that spreads people takes no insert from rows that it locks meanwhile.
+/// $1 now, $2 limit, $5 as above.
+pub(super) const LOCK_DUE: Sql = Sql {
+    sqlite: "",
+    postgres: "select p.id from profiles p
+        where p.due_at <= $1 /* in one bucket: and p.bucket = $bucket */ and not exists (
+            select 1 from claims c where c.bucket = p.bucket and c.profile_id = p.id and (c.worker is not null or c.claims >= $5))
+        order by p.due_at limit $2 for update of p skip locked",
+};
+/// $1 the locked ones, $3 worker, $4 epoch.
+pub(super) const CLAIM_LOCKED: Sql = Sql {
+    sqlite: "",
+    postgres: concat!(
+        "
+        insert into claims (bucket, profile_id, worker, epoch, claims)
+        select bucket(value::bigint), value::bigint, $3, $4, 1 from jsonb_array_elements_text($1::jsonb) as value
+        on conflict (bucket, profile_id) do update set worker = excluded.worker, epoch = excluded.epoch, claims = claims.claims + 1
+        where claims.worker is null;
         ",
         claimed_profiles!(postgres)
     ),
@@ -118,16 +168,39 @@ impl Work for ClaimDue {
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<DueProfiles, StoreError> {
         let epoch = tx.memory.epoch();
-        let mut suspect = self.claim(&CLAIM_SUSPECT, epoch, tx).await?;
-        suspect.is_suspect = !suspect.profiles.is_empty() || !suspect.corrupt.is_empty();
-        if suspect.is_suspect { Ok(suspect) } else { self.claim(&CLAIM, epoch, tx).await }
+        if self.whom != Whom::Unsuspected {
+            let mut suspect = self.claim(query(&CLAIM_SUSPECT).bind(self.now.as_ms()), epoch, tx).await?;
+            suspect.is_suspect = !suspect.profiles.is_empty() || !suspect.corrupt.is_empty();
+            if suspect.is_suspect || self.whom == Whom::Suspects {
+                return Ok(suspect);
+            }
+        }
+        if tx.is_in_bucket() {
+            self.lock_and_claim(epoch, tx).await
+        } else {
+            self.claim(query(&CLAIM).bind(self.now.as_ms()), epoch, tx).await
+        }
     }
 }
 
 impl ClaimDue {
-    async fn claim(&self, statement: &'static Sql, epoch: i64, tx: &mut Tx<'_>) -> Result<DueProfiles, StoreError> {
+    async fn lock_and_claim(&self, epoch: i64, tx: &mut Tx<'_>) -> Result<DueProfiles, StoreError> {
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
-        let claim = query(statement).bind(self.now.as_ms()).bind(limit).bind(&*self.worker).bind(epoch).bind(SUSPECT_AFTER);
+        let lock = query(&LOCK_DUE).bind(self.now.as_ms()).bind(limit).bind(&*self.worker).bind(epoch).bind(SUSPECT_AFTER);
+        let mut locked: Vec<i64> = Vec::new();
+        for row in lock.fetch_all(&mut tx.session).await? {
+            locked.push(Fields::of("profiles", &row).next("id")?);
+        }
+        if locked.is_empty() {
+            return Ok(DueProfiles::default());
+        }
+        self.claim(query(&CLAIM_LOCKED).bind(json(&locked)?), epoch, tx).await
+    }
+
+    /// `begun`: a claim that knows its first parameter.
+    async fn claim(&self, begun: Query, epoch: i64, tx: &mut Tx<'_>) -> Result<DueProfiles, StoreError> {
+        let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
+        let claim = begun.bind(limit).bind(&*self.worker).bind(epoch).bind(SUSPECT_AFTER);
         let mut due = DueProfiles::default();
         let mut absorbed = Vec::new();
         // read as they come: the database walks on while a state is decoded
@@ -220,7 +293,7 @@ pub(super) const GUARDS: Sql = Sql {
         select coalesce(json_agg(json_build_array(p.id, p.version, c.epoch, (p.quarantined_at is null)::integer,
             case when p.woken_seq > (j.value ->> 1)::bigint then
                 (select min(e.received_at) from events e where e.bucket = p.bucket and e.profile_id = p.id
-                    and e.seq > (j.value ->> 1)::bigint and e.waits = 2)
+                    and e.seq > (j.value ->> 1)::bigint and e.waits = 2 /* in one bucket: and e.bucket = $bucket */)
             end)), '[]')::text
         from jsonb_array_elements($1::jsonb) as j(value)
         join profiles p on p.bucket = bucket((j.value ->> 0)::bigint) and p.id = (j.value ->> 0)::bigint

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use serde_json::json as object;
 
-use super::reads::MERGED_OF;
+use super::reads::merged;
 use super::retention::note_removal;
 use super::rows::{Fields, Rows, States, hex, json};
 use super::{Needs, Row, Session, Sql, Tx, Work, query};
@@ -25,7 +25,8 @@ pub(super) const PLAIN_DELETE: Sql = Sql { sqlite: "pragma secure_delete = off",
 /// Rows of the profiles in $1.
 macro_rules! theirs {
     (postgres) => {
-        "(bucket, profile_id) in (select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)"
+        "(bucket, profile_id) in (select bucket(value::bigint), value::bigint from jsonb_array_elements_text($1::jsonb) as value)
+            /* in one bucket: and bucket = $bucket */"
     };
     () => {
         "profile_id in (select value from json_each($1))"
@@ -156,10 +157,9 @@ impl Work for Erase {
 impl Erase {
     async fn erase(&self, tx: &mut Tx<'_>) -> Result<Erased, StoreError> {
         let (id, at) = (self.0.profile, self.0.at);
-        let merged = query(&MERGED_OF).bind(id.0).fetch_one(&mut tx.session).await?;
-        let mut profiles: Vec<i64> = Fields::all("profiles", &merged)?;
-        profiles.push(id.0);
-        let people: Vec<ProfileId> = profiles.iter().copied().map(ProfileId).collect();
+        let mut people = merged(&mut tx.session, id).await?;
+        people.push(id);
+        let profiles: Vec<i64> = people.iter().map(|id| id.0).collect();
         tx.take(Needs { people: &people, ..Needs::default() }).await?;
         let profiles = json(&profiles)?;
         let names = names(&profiles, tx).await?;

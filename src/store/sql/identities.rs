@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use async_trait::async_trait;
+
 use super::append::insert_consents;
 use super::rows::{Fields, States, Waits, event_row, insert_events, json};
-use super::{Needs, Sql, Tx, query};
+use super::{Needs, Sql, Tx, Work, query};
 use crate::engine::action::MessageId;
 use crate::engine::merge;
 use crate::engine::profile::Profile;
@@ -80,9 +82,11 @@ impl People {
         Ok(people)
     }
 
-    pub fn owner(&self, identity: &Identity) -> Result<ProfileId, StoreError> {
-        let owner = self.of.get(identity).copied();
-        owner.ok_or_else(|| StoreError::Unavailable("an identity was neither found nor created".into()))
+    /// Whose each event is.
+    pub fn owners(&self, events: &[NewEvent]) -> Result<Vec<ProfileId>, StoreError> {
+        let owner = |new: &NewEvent| self.of.get(&new.identity).copied();
+        let lost = || StoreError::Unavailable("an identity was neither found nor created".into());
+        events.iter().map(|new| owner(new).ok_or_else(lost)).collect()
     }
 
     pub fn created_count(&self) -> u64 {
@@ -186,18 +190,9 @@ impl People {
         Ok(())
     }
 
-    /// Carries the merges out. After the events of the batch are written, so that whoever stays hears them first.
-    pub async fn merge(&self, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        for (gone, stays) in &self.merged {
-            copy_facts(*gone, *stays, at, tx).await?;
-            close(*gone, *stays, at, tx).await?;
-            tracing::info!(profile.id = stays.0, gone.id = gone.0, "two profiles turned out to be one person and were merged");
-        }
-        Ok(())
-    }
-
-    pub fn merged_count(&self) -> u64 {
-        self.merged.len() as u64
+    /// To be carried out after the events of the batch are written, so that whoever stays hears them first.
+    pub fn merges(&self, at: Timestamp) -> Vec<Merge> {
+        self.merged.iter().map(|(gone, stays)| Merge { gone: *gone, stays: *stays, at }).collect()
     }
 }
 
@@ -218,6 +213,34 @@ fn linked(link: &Link) -> impl Iterator<Item = Identity> {
 }
 
 // -------------------------------------------------------------------------------------------------------------- merges
+
+/// Two profiles that are one person.
+#[derive(Clone, Copy)]
+pub(super) struct Merge {
+    gone: ProfileId,
+    stays: ProfileId,
+    at: Timestamp,
+}
+
+impl Merge {
+    pub async fn carry_out(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let Merge { gone, stays, at } = *self;
+        copy_facts(gone, stays, at, tx).await?;
+        close(gone, stays, at, tx).await?;
+        tracing::info!(profile.id = stays.0, gone.id = gone.0, "two profiles turned out to be one person and were merged");
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Work for Merge {
+    type Done = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        tx.take(Needs { people: &[self.gone, self.stays], ..Needs::default() }).await?;
+        self.carry_out(tx).await
+    }
+}
 
 /// Events that are facts about the person: what came from outside, and what ends consent. $1 gone, $2 stays, $3 the number before theirs.
 pub(super) const COPY_FACTS: Sql = Sql {

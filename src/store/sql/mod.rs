@@ -10,6 +10,8 @@
 //!   [`Tx::take`] whose rows it is about to judge, which locks them in one order everywhere, and only then gets numbers for events, so
 //!   that of one person's events the later number is the later one;
 //! - **what is remembered between transactions**: see [`Memory`].
+//!
+//! A PostgreSQL that spreads people over machines ([`spread`]) runs the same statements, bucket by bucket.
 
 mod append;
 mod backend;
@@ -30,6 +32,7 @@ mod restored;
 mod retention;
 pub(in crate::store) mod rows;
 mod rules;
+pub(in crate::store) mod spread;
 #[cfg(test)]
 pub(in crate::store) mod statements;
 mod suppressions;
@@ -41,6 +44,7 @@ pub(in crate::store) use self::backend::Backend;
 pub(in crate::store) use self::migrations::Migrations;
 pub(in crate::store) use self::query::{Row, Session, Sql, query};
 pub(in crate::store) use self::rules::finish_first_looks;
+use self::spread::Reach;
 #[cfg(doc)]
 use super::Store;
 use super::suppression::Hasher;
@@ -86,13 +90,18 @@ pub(in crate::store) struct Needs<'n> {
 }
 
 impl Tx<'_> {
+    /// People are spread over machines, and this is about one bucket of them.
+    pub fn is_in_bucket(&self) -> bool {
+        matches!(self.session, Session::Postgres(_, Reach::Within(_)))
+    }
+
     /// Takes what is needed; before anything is read that the work's answer rests on.
     pub async fn take(&mut self, needs: Needs<'_>) -> Result<(), StoreError> {
         match &mut self.session {
             // the only writer has it all
             Session::Sqlite(_) => Ok(()),
-            Session::Postgres(connection) => {
-                let supply = super::postgres::take(connection, needs).await?;
+            Session::Postgres(connection, reach) => {
+                let supply = super::postgres::take(connection, *reach, needs).await?;
                 self.memory.supply(supply);
                 Ok(())
             }

@@ -54,6 +54,14 @@ pub(in crate::store) async fn environment(session: &mut Session<'_>) -> Result<S
     Fields::of("environment", &query(&ENVIRONMENT).fetch_one(session).await?).next("name")
 }
 
+/// Whoever spreads people over machines leaves this mark (docs/scale/distribute.sql).
+pub(super) const IS_DISTRIBUTED: Sql = Sql::same("select count(*) from counters where name = 'distributed'");
+
+pub(in crate::store) async fn is_distributed(session: &mut Session<'_>) -> Result<bool, StoreError> {
+    let row = query(&IS_DISTRIBUTED).fetch_one(session).await?;
+    Ok(Fields::of("counters", &row).next::<i64>("count")? > 0)
+}
+
 /// Gives the database a hasher's key if it has none.
 pub(in crate::store) async fn new_hasher(session: &mut Session<'_>) -> Result<Hasher, StoreError> {
     give_key(session, HASHES, None).await?;

@@ -7,10 +7,11 @@ use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
 use serde::Serialize;
 
-use super::decisions::{EntryColumns, entry_columns, set_corrupt_aside};
+use super::decisions::{EntryColumns, Whom, entry_columns, set_corrupt_aside};
 use super::rows::{
     EventRow, Fields, Place, States, Waits, event_row, hex, insert_entries, insert_events, json, message, message_columns, wake_people,
 };
+use super::spread::Bucket;
 use super::suppressions::{Addressed, found_on_list};
 use super::{Needs, Row, Session, Sql, Tx, Work, query};
 use crate::engine::action::{Channel, MessageId, MessageState, Outcome};
@@ -30,6 +31,7 @@ pub(super) struct ClaimMessages {
     pub look: Look,
     pub limit: usize,
     pub worker: String,
+    pub whom: Whom,
 }
 
 /// The messages that were just claimed under epoch $4.
@@ -39,7 +41,7 @@ macro_rules! claimed_messages {
             "select ",
             message_columns!(),
             ", m.profile_id, m.epoch, m.claims, m.attempts, m.first_attempt_at
-            from messages m where m.state in ('leased', 'sending') and m.epoch = $4"
+            from messages m where m.state in ('leased', 'sending') and m.epoch = $4 /* in one bucket: and m.bucket = $bucket */"
         )
     };
 }
@@ -57,13 +59,14 @@ pub(super) const CLAIM_MESSAGES: Sql = Sql {
         claimed_messages!()
     ),
     postgres: concat!(
-        "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1
-        from (
+        "with due as (
             select m.bucket, m.profile_id, m.id from messages m join profiles p on p.bucket = m.bucket and p.id = m.profile_id
             where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null and (p.due_at is null or p.due_at > $1)
-            and m.claims < $5
-            order by m.due_at, m.seq limit $2 for update of m skip locked) due
-        where messages.bucket = due.bucket and messages.profile_id = due.profile_id and messages.id = due.id;
+            and m.claims < $5 /* in one bucket: and m.bucket = $bucket */
+            order by m.due_at, m.seq limit $2 for update of m skip locked)
+        update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1 from due
+        where messages.bucket = due.bucket and messages.profile_id = due.profile_id and messages.id = due.id
+            /* in one bucket: and messages.bucket = $bucket */;
         ",
         claimed_messages!()
     ),
@@ -82,13 +85,14 @@ pub(super) const CLAIM_SUSPECT_MESSAGE: Sql = Sql {
         claimed_messages!()
     ),
     postgres: concat!(
-        "update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1
-        from (
+        "with due as (
             select m.bucket, m.profile_id, m.id from messages m join profiles p on p.bucket = m.bucket and p.id = m.profile_id
             where m.state = 'queued' and m.due_at <= $1 and p.quarantined_at is null and (p.due_at is null or p.due_at > $1)
-            and m.claims >= $5
-            order by m.due_at, m.seq limit 1 for update of m skip locked) due
-        where messages.bucket = due.bucket and messages.profile_id = due.profile_id and messages.id = due.id;
+            and m.claims >= $5 /* in one bucket: and m.bucket = $bucket */
+            order by m.due_at, m.seq limit 1 for update of m skip locked)
+        update messages set state = 'leased', worker = $3, epoch = $4, claims = claims + 1, changed_at = $1 from due
+        where messages.bucket = due.bucket and messages.profile_id = due.profile_id and messages.id = due.id
+            /* in one bucket: and messages.bucket = $bucket */;
         ",
         claimed_messages!()
     ),
@@ -113,12 +117,13 @@ pub(super) const CLAIM_MESSAGES_AS_DUE: Sql = Sql {
         from (
             select m.bucket, m.profile_id, m.id from (
                 select bucket, profile_id, id, seq, due_at, min(due_at) over (partition by profile_id) as first_due_at
-                from messages where state = 'queued' and due_at <= $1) m
+                from messages where state = 'queued' and due_at <= $1 /* in one bucket: and bucket = $bucket */) m
             join profiles p on p.bucket = m.bucket and p.id = m.profile_id
             where m.due_at = m.first_due_at and p.quarantined_at is null and (p.due_at is null or p.due_at > m.due_at)
+                /* in one bucket: and p.bucket = $bucket */
             order by m.due_at, m.seq limit $2) due
         where messages.bucket = due.bucket and messages.profile_id = due.profile_id and messages.id = due.id
-            and messages.state = 'queued';
+            and messages.state = 'queued' /* in one bucket: and messages.bucket = $bucket */;
         ",
         claimed_messages!()
     ),
@@ -151,8 +156,34 @@ pub(super) const LET_GO: Sql = Sql {
     sqlite: "update messages set state = 'queued', worker = null, claims = claims - 1
     where id in (select unhex(value) from json_each($1)) and state = 'leased'",
     postgres: "update messages set state = 'queued', worker = null, claims = claims - 1
-        from jsonb_array_elements_text($1::jsonb) as j(value) where messages.id = decode(j.value, 'hex') and messages.state = 'leased'",
+        from jsonb_array_elements_text($1::jsonb) as j(value) where messages.id = decode(j.value, 'hex') and messages.state = 'leased'
+            /* in one bucket: and messages.bucket = $bucket */",
 };
+
+/// In which buckets a message is due at $1.
+pub(super) const BUCKETS_QUEUED: Sql = Sql {
+    sqlite: "",
+    postgres: "select coalesce(json_agg(bucket), '[]')::text from (
+        select bucket from messages where state = 'queued' and due_at <= $1 group by bucket) due",
+};
+/// Whose the messages of $1 are, by their place there.
+pub(super) const WHOSE: Sql = Sql {
+    sqlite: "",
+    postgres: "select coalesce(json_agg(json_build_array(j.key - 1, m.bucket)), '[]')::text
+        from jsonb_array_elements_text($1::jsonb) with ordinality as j(value, key) join messages m on m.id = decode(j.value, 'hex')",
+};
+
+/// In which bucket each of these messages is; one that nobody knows is left out.
+pub(super) async fn buckets_of(
+    session: &mut Session<'_>,
+    messages: impl Iterator<Item = MessageId>,
+) -> Result<BTreeMap<MessageId, Bucket>, StoreError> {
+    let asked: Vec<MessageId> = messages.collect();
+    let asked_as_hex: Vec<String> = asked.iter().map(|id| hex(id.0)).collect();
+    let answer = query(&WHOSE).bind(json(&asked_as_hex)?).fetch_one(session).await?;
+    let found = Fields::all::<(usize, i16)>("messages", &answer)?;
+    Ok(found.into_iter().filter_map(|(place, bucket)| Some((*asked.get(place)?, Bucket(bucket)))).collect())
+}
 
 #[async_trait]
 impl Work for ClaimMessages {
@@ -164,10 +195,11 @@ impl Work for ClaimMessages {
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
         let claim = |statement| query(statement).bind(self.look.upto().as_ms()).bind(limit).bind(&*self.worker).bind(epoch);
         let mut by_profile = match self.look {
+            Look::Now(_) if self.whom == Whom::Suspects => BTreeMap::new(),
             Look::Now(_) => claimed(claim(&CLAIM_MESSAGES).bind(SUSPECT_AFTER).fetch(&mut tx.session).await?).await?,
             Look::AsDue { .. } => claimed(claim(&CLAIM_MESSAGES_AS_DUE).fetch(&mut tx.session).await?).await?,
         };
-        if by_profile.is_empty() && matches!(self.look, Look::Now(_)) {
+        if by_profile.is_empty() && self.whom != Whom::Unsuspected && matches!(self.look, Look::Now(_)) {
             by_profile = claimed(claim(&CLAIM_SUSPECT_MESSAGE).bind(SUSPECT_AFTER).fetch(&mut tx.session).await?).await?;
         }
         if by_profile.is_empty() {
@@ -194,7 +226,8 @@ pub(super) const WAKE: Sql = Sql {
     sqlite: "update messages set due_at = min(due_at, $2)
     where id in (select unhex(value) from json_each($1)) and state = 'queued'",
     postgres: "update messages set due_at = least(due_at, $2)
-        from jsonb_array_elements_text($1::jsonb) as j(value) where messages.id = decode(j.value, 'hex') and messages.state = 'queued'",
+        from jsonb_array_elements_text($1::jsonb) as j(value) where messages.id = decode(j.value, 'hex') and messages.state = 'queued'
+            /* in one bucket: and messages.bucket = $bucket */",
 };
 
 #[async_trait]
@@ -294,7 +327,8 @@ pub(super) const INTENT_GUARDS: Sql = Sql {
         select coalesce(json_agg(json_build_array(j.key - 1, m.state, m.epoch, m.wakes_on, m.attempts, coalesce(m.worker, ''), p.id,
             p.version, p.due_at, (p.woken_seq <= p.absorbed_seq and p.quarantined_at is null)::integer, m.channel, m.category)), '[]')::text
         from jsonb_array_elements_text($1::jsonb) with ordinality as j(value, key)
-        join messages m on m.id = decode(j.value, 'hex') join profiles p on p.bucket = m.bucket and p.id = m.profile_id",
+        join messages m on m.id = decode(j.value, 'hex') /* in one bucket: and m.bucket = $bucket */
+        join profiles p on p.bucket = m.bucket and p.id = m.profile_id",
 };
 
 /// Profiles are inserted so that they are updated: see [`super::decisions::COMMIT`].
@@ -348,6 +382,7 @@ pub(super) const INTENT: Sql = Sql {
         update messages set state = 'sending', changed_at = j.at, attempts = j.number, because = null,
             first_attempt_at = coalesce(first_attempt_at, j.at),
             consent_seq = (select c.event_seq from consents c where c.bucket = messages.bucket and c.profile_id = messages.profile_id
+                /* in one bucket: and c.bucket = $bucket */
                 and c.granted and c.purpose = messages.category and c.channel in (messages.channel, 'all', '')
                 order by c.occurred_at desc, c.event_seq desc limit 1)
         from (select decode(value ->> 0, 'hex') as id, (value ->> 1)::bigint as at, (value ->> 2)::bigint as profile,
@@ -362,15 +397,15 @@ pub(super) const INTENT: Sql = Sql {
             due_at = least(j.until, expires_at)
         from (select decode(value ->> 0, 'hex') as id, (value ->> 1)::bigint as until, value ->> 2 as because, (value ->> 3)::bigint as at
             from jsonb_array_elements($4::jsonb) as value) j
-        where messages.id = j.id;
+        where messages.id = j.id /* in one bucket: and messages.bucket = $bucket */;
         update messages set state = j.state, worker = null, changed_at = j.at, because = j.because, outcomes = outcomes | j.bit
         from (select decode(value ->> 0, 'hex') as id, value ->> 1 as state, value ->> 2 as because, (value ->> 3)::bigint as bit,
                 (value ->> 4)::bigint as at
             from jsonb_array_elements($5::jsonb) as value) j
-        where messages.id = j.id;
+        where messages.id = j.id /* in one bucket: and messages.bucket = $bucket */;
         update messages set state = 'queued', worker = null, claims = 0
         from (select decode(value ->> 0, 'hex') as id, (value ->> 1)::bigint as epoch from jsonb_array_elements($6::jsonb) as value) j
-        where messages.id = j.id and messages.state = 'leased' and messages.epoch = j.epoch;
+        where messages.id = j.id and messages.state = 'leased' and messages.epoch = j.epoch /* in one bucket: and messages.bucket = $bucket */;
         ",
         insert_events!(postgres "$7"),
         "; ",
@@ -626,9 +661,9 @@ pub(super) const RESULT_GUARDS: Sql = Sql {
         select coalesce(json_agg(json_build_array(j.key - 1, m.profile_id, m.state, m.epoch, m.wakes_on, m.outcomes, m.expires_at,
             ((j.value ->> 1)::boolean and exists (
                 select 1 from messages o where o.bucket = m.bucket and o.profile_id = m.profile_id and o.state in ('queued', 'leased')
-                    and o.id <> m.id))::integer)), '[]')::text
+                    and o.id <> m.id /* in one bucket: and o.bucket = $bucket */))::integer)), '[]')::text
         from jsonb_array_elements($1::jsonb) with ordinality as j(value, key)
-        join messages m on m.id = decode(j.value ->> 0, 'hex')",
+        join messages m on m.id = decode(j.value ->> 0, 'hex') /* in one bucket: and m.bucket = $bucket */",
 };
 
 /// $1 messages (id, state, changed_at, outcomes, due or null, claims are over), $2 attempts (id, epoch, ended_at, outcome, provider's id,
@@ -662,7 +697,7 @@ pub(super) const RESULT: Sql = Sql {
         from (select decode(value ->> 0, 'hex') as id, value ->> 1 as state, (value ->> 2)::bigint as at, (value ->> 3)::bigint as outcomes,
                 (value ->> 4)::bigint as due
             from jsonb_array_elements($1::jsonb) as value) j
-        where messages.id = j.id;
+        where messages.id = j.id /* in one bucket: and messages.bucket = $bucket */;
         update attempts set ended_at = j.at, outcome = j.outcome, provider_id = j.provider_id, detail = j.detail
         from (select decode(value ->> 0, 'hex') as id, (value ->> 1)::bigint as epoch, (value ->> 2)::bigint as at, value ->> 3 as outcome,
                 value ->> 4 as provider_id, value ->> 5 as detail, (value ->> 6)::bigint as profile

@@ -11,6 +11,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Sqlite, SqliteConnection};
 
 use super::rows::Rows;
+use super::spread::{Bucket, Reach};
 use crate::store::StoreError;
 
 /// A script in both dialects: one statement, or several separated by semicolons that share their parameters. Its rows are those of
@@ -31,7 +32,7 @@ impl Sql {
 /// A connection of either database.
 pub(in crate::store) enum Session<'c> {
     Sqlite(&'c mut SqliteConnection),
-    Postgres(&'c mut PgConnection),
+    Postgres(&'c mut PgConnection, Reach),
 }
 
 /// A row of either database.
@@ -96,10 +97,11 @@ impl Query {
                 let done = sqlx::query_with(self.sql.sqlite, sqlite_arguments(self.parameters)?).execute(&mut **connection).await?;
                 Ok(done.rows_affected())
             }
-            Session::Postgres(connection) => {
-                let mut changed = 0;
-                for statement in statements(self.sql.postgres).iter().filter(|statement| !statement.has_nothing_to_do(&self.parameters)) {
-                    let touched = statement.run(&self.parameters, connection).await?;
+            Session::Postgres(connection, reach) => {
+                let (mut changed, bucket) = (0, reach.bucket());
+                let statements = statements(self.sql.postgres, bucket.is_some());
+                for statement in statements.iter().filter(|statement| !statement.has_nothing_to_do(&self.parameters)) {
+                    let touched = statement.run(&self.parameters, bucket, connection).await?;
                     changed += if statement.only_looks() { 0 } else { touched };
                 }
                 Ok(changed)
@@ -126,13 +128,14 @@ impl Query {
                 let query = sqlx::query_with(self.sql.sqlite, sqlite_arguments(self.parameters)?);
                 Ok(query.fetch(&mut **connection).map_ok(Row::Sqlite).boxed())
             }
-            Session::Postgres(connection) => {
-                let statements = statements(self.sql.postgres);
+            Session::Postgres(connection, reach) => {
+                let bucket = reach.bucket();
+                let statements = statements(self.sql.postgres, bucket.is_some());
                 let Some((last, earlier)) = statements.split_last() else { return Ok(futures_util::stream::empty().boxed()) };
                 for statement in earlier.iter().filter(|statement| !statement.has_nothing_to_do(&self.parameters)) {
-                    statement.run(&self.parameters, connection).await?;
+                    statement.run(&self.parameters, bucket, connection).await?;
                 }
-                let query = sqlx::query_with(AssertSqlSafe(last.text.clone()), last.arguments(&self.parameters)?);
+                let query = sqlx::query_with(AssertSqlSafe(last.text.clone()), last.arguments(&self.parameters, bucket)?);
                 Ok(query.fetch(&mut **connection).map_ok(Row::Postgres).boxed())
             }
         }
@@ -194,47 +197,124 @@ fn postgres_error(code: &str, error: &sqlx::Error) -> StoreError {
 /// use, so each has those of the script that it names, numbered anew.
 struct Statement {
     text: Arc<str>,
-    /// Places of its parameters among the script's.
-    parameters: Vec<usize>,
+    parameters: Vec<Source>,
 }
 
-/// Scripts taken apart, by their text.
-type Known = HashMap<&'static str, Arc<[Statement]>>;
+/// Where a statement's parameter comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Source {
+    /// The script's parameter at this place.
+    Script(usize),
+    /// The bucket that the transaction is about.
+    Bucket,
+}
+
+/// Scripts taken apart, by their text and whether they are read for one bucket.
+type Known = HashMap<(&'static str, bool), Arc<[Statement]>>;
 
 /// The statements of a script, taken apart once.
-fn statements(script: &'static str) -> Arc<[Statement]> {
+fn statements(script: &'static str, in_bucket: bool) -> Arc<[Statement]> {
     static KNOWN: LazyLock<RwLock<Known>> = LazyLock::new(RwLock::default);
-    if let Some(known) = KNOWN.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(script) {
+    let key = (script, in_bucket);
+    if let Some(known) = KNOWN.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&key) {
         return Arc::clone(known);
     }
     let apart: Arc<[Statement]> =
-        script.split(';').map(str::trim).filter(|text| !text.is_empty()).map(Statement::of).collect::<Vec<_>>().into();
-    KNOWN.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(script, Arc::clone(&apart));
+        read(script, in_bucket).split(';').map(str::trim).filter(|text| !text.is_empty()).map(Statement::of).collect::<Vec<_>>().into();
+    KNOWN.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key, Arc::clone(&apart));
     apart
 }
 
 /// The statements of a script, each with how many parameters it has.
 #[cfg(test)]
 pub(super) fn single_postgres_statements(script: &Sql) -> Vec<(Arc<str>, usize)> {
-    statements(script.postgres).iter().map(|statement| (statement.text.clone(), statement.parameters.len())).collect()
+    statements(script.postgres, false).iter().map(|statement| (statement.text.clone(), statement.parameters.len())).collect()
 }
+
+/// The same, read for one bucket; with the place of the bucket among the parameters, from 1.
+#[cfg(test)]
+pub(super) fn single_statements_in_bucket(script: &'static str) -> Vec<(Arc<str>, usize, Option<usize>)> {
+    let bucket = |statement: &Statement| statement.parameters.iter().position(|source| *source == Source::Bucket).map(|at| at + 1);
+    statements(script, true).iter().map(|s| (s.text.clone(), s.parameters.len(), bucket(s))).collect()
+}
+
+/// What a script says only where it is about one bucket stands in a comment that begins so.
+const ONLY_IN_BUCKET: &str = "/* in one bucket: ";
+
+/// A script as it is read. Where people are spread over machines and it is about those of one bucket, that bucket takes the place of each
+/// that would be computed, and what is said for this case alone is said.
+fn read(script: &str, in_bucket: bool) -> String {
+    const CALL: &str = "bucket(";
+    let mut read = String::with_capacity(script.len() + 64);
+    let mut rest = script;
+    loop {
+        let (call, only) = (rest.find(CALL).filter(|_| in_bucket), rest.find(ONLY_IN_BUCKET));
+        match (call, only) {
+            (_, Some(at)) if call.is_none_or(|call| at < call) => {
+                read.push_str(&rest[..at]);
+                let said = &rest[at + ONLY_IN_BUCKET.len()..];
+                let (said, after) = said.split_once("*/").unwrap_or((said, ""));
+                read.push_str(if in_bucket { said } else { "" });
+                rest = after;
+            }
+            (Some(at), _) => {
+                read.push_str(&rest[..at]);
+                read.push_str(BUCKET);
+                rest = after_parenthesis(&rest[at + CALL.len()..]);
+            }
+            (None, _) => {
+                read.push_str(rest);
+                return read;
+            }
+        }
+    }
+}
+
+/// What follows the parenthesis that closes before it opens.
+fn after_parenthesis(text: &str) -> &str {
+    let mut depth = 1;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'(' => depth += 1,
+            b')' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return text.get(at + 1..).unwrap_or_default();
+        }
+    }
+    ""
+}
+
+/// The parameter that is the bucket.
+const BUCKET: &str = "$bucket";
 
 impl Statement {
     fn of(text: &str) -> Self {
         let (mut numbered, mut parameters) = (String::with_capacity(text.len()), Vec::new());
         let mut rest = text;
         while let Some(at) = rest.find('$') {
-            let (before, from) = rest.split_at(at + 1);
-            let digits = from.len() - from.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-            let (digits, after) = from.split_at(digits);
+            let (before, from) = rest.split_at(at);
             numbered.push_str(before);
-            if let Ok(number) = digits.parse::<usize>() {
-                let place = number.saturating_sub(1);
-                let own = parameters.iter().position(|known| *known == place).unwrap_or_else(|| {
-                    parameters.push(place);
-                    parameters.len() - 1
-                });
-                numbered.push_str(&(own + 1).to_string());
+            let digits = from.get(1..).map_or(0, |from| from.len() - from.trim_start_matches(|c: char| c.is_ascii_digit()).len());
+            let (name, after) = from.split_at(if from.starts_with(BUCKET) { BUCKET.len() } else { 1 + digits });
+            let source = match name.get(1..).unwrap_or_default().parse::<usize>() {
+                Ok(number) => Some(Source::Script(number.saturating_sub(1))),
+                Err(_) => (name == BUCKET).then_some(Source::Bucket),
+            };
+            match source {
+                Some(source) => {
+                    let own = parameters.iter().position(|known| *known == source).unwrap_or_else(|| {
+                        parameters.push(source);
+                        parameters.len() - 1
+                    });
+                    numbered.push('$');
+                    numbered.push_str(&(own + 1).to_string());
+                    if source == Source::Bucket {
+                        numbered.push_str("::smallint");
+                    }
+                }
+                None => numbered.push_str(name),
             }
             rest = after;
         }
@@ -249,14 +329,26 @@ impl Statement {
 
     /// Written from rows of which there are none.
     fn has_nothing_to_do(&self, parameters: &[Parameter]) -> bool {
-        self.parameters.iter().any(|place| matches!(parameters.get(*place), Some(Parameter::Rows(rows)) if rows.is_empty()))
+        let is_empty = |source: &Source| match source {
+            Source::Script(place) => matches!(parameters.get(*place), Some(Parameter::Rows(rows)) if rows.is_empty()),
+            Source::Bucket => false,
+        };
+        self.parameters.iter().any(is_empty)
     }
 
-    fn arguments(&self, parameters: &[Parameter]) -> Result<PgArguments, StoreError> {
+    fn arguments(&self, parameters: &[Parameter], bucket: Option<Bucket>) -> Result<PgArguments, StoreError> {
         use sqlx::Arguments as _;
         let mut arguments = PgArguments::default();
-        for place in &self.parameters {
-            match parameters.get(*place).ok_or_else(|| unbound(format!("${} is missing", place + 1)))? {
+        for source in &self.parameters {
+            let place = match source {
+                Source::Script(place) => *place,
+                Source::Bucket => {
+                    let bucket = bucket.ok_or_else(|| unbound("it is about no bucket"))?;
+                    arguments.add(bucket.0).map_err(unbound)?;
+                    continue;
+                }
+            };
+            match parameters.get(place).ok_or_else(|| unbound(format!("${} is missing", place + 1)))? {
                 Parameter::Int(n) => arguments.add(*n),
                 Parameter::Text(text) => arguments.add(text.as_deref().map(without_nul)),
                 Parameter::Bytes(bytes) => arguments.add(bytes.as_slice()),
@@ -268,8 +360,8 @@ impl Statement {
         Ok(arguments)
     }
 
-    async fn run(&self, parameters: &[Parameter], connection: &mut PgConnection) -> Result<u64, StoreError> {
-        let query = sqlx::query_with(AssertSqlSafe(self.text.clone()), self.arguments(parameters)?);
+    async fn run(&self, parameters: &[Parameter], bucket: Option<Bucket>, connection: &mut PgConnection) -> Result<u64, StoreError> {
+        let query = sqlx::query_with(AssertSqlSafe(self.text.clone()), self.arguments(parameters, bucket)?);
         Ok(query.execute(&mut *connection).await?.rows_affected())
     }
 }
@@ -332,13 +424,33 @@ mod tests {
 
     #[test]
     fn a_statement_has_its_own_parameters_only() {
-        for (text, expected, places) in [
+        use Source::{Bucket, Script};
+        for (text, expected, sources) in [
             ("select 1", "select 1", vec![]),
-            ("update t set a = $3 where b = $1 and c = $3", "update t set a = $1 where b = $2 and c = $1", vec![2, 0]),
-            ("select $12, '$', $2", "select $1, '$', $2", vec![11, 1]),
+            ("update t set a = $3 where b = $1 and c = $3", "update t set a = $1 where b = $2 and c = $1", vec![Script(2), Script(0)]),
+            ("select $12, '$', $2", "select $1, '$', $2", vec![Script(11), Script(1)]),
+            ("select $2 where b = $bucket", "select $1 where b = $2::smallint", vec![Script(1), Bucket]),
         ] {
             let statement = Statement::of(text);
-            assert_eq!((&*statement.text, statement.parameters), (expected, places));
+            assert_eq!((&*statement.text, statement.parameters), (expected, sources));
         }
+    }
+
+    #[test]
+    fn a_script_is_read_for_one_bucket() {
+        for (script, expected) in [
+            ("select 1", "select 1"),
+            ("where p.bucket = bucket((j.value ->> 0)::bigint) and p.id = $1", "where p.bucket = $bucket and p.id = $1"),
+            (
+                "select bucket($1), 2 from t /* in one bucket: where t.bucket = $bucket */;",
+                "select $bucket, 2 from t where t.bucket = $bucket ;",
+            ),
+            ("/* in one bucket: a */ bucket(b) /* in one bucket: c */", "a  $bucket c "),
+            ("insert into t (bucket, id)", "insert into t (bucket, id)"),
+        ] {
+            assert_eq!(read(script, true), expected);
+        }
+        let both = "where p.bucket = bucket($1) /* in one bucket: and p.bucket = $bucket */ and p.id = $1";
+        assert_eq!(read(both, false), "where p.bucket = bucket($1)  and p.id = $1");
     }
 }

@@ -197,7 +197,7 @@ pub(super) const POSTINGS_OF: Sql = Sql {
     from postings p where profile_id = $1 order by number",
     postgres: "select number, kind, class, amount, posted_at, reason, rule, run, step, notice,
             (select coalesce(json_agg(json_build_array(a.lot, a.amount) order by a.lot), '[]')::text from allocations a
-                where a.bucket = p.bucket and a.profile_id = p.profile_id and a.posting = p.number)
+                where a.bucket = bucket($1) and a.profile_id = $1 and a.posting = p.number)
         from postings p where bucket = bucket($1) and profile_id = $1 order by number",
 };
 pub(super) const ENTRIES_OF: Sql = Sql {
@@ -283,9 +283,14 @@ pub(super) async fn history(session: &mut Session<'_>, id: ProfileId) -> Result<
         history.consents.push(consent(&row)?);
     }
     history.removed = retention::marks(&query(&retention::MARKS_OF).bind(id.0).fetch_all(session).await?)?;
-    let merged = query(&MERGED_OF).bind(id.0).fetch_one(session).await?;
-    history.merged = Fields::all::<i64>("profiles", &merged)?.into_iter().map(ProfileId).collect();
+    history.merged = merged(session, id).await?;
     Ok(history)
+}
+
+/// Profiles that turned out to be this person.
+pub(super) async fn merged(session: &mut Session<'_>, id: ProfileId) -> Result<Vec<ProfileId>, StoreError> {
+    let merged = query(&MERGED_OF).bind(id.0).fetch_one(session).await?;
+    Ok(Fields::all::<i64>("profiles", &merged)?.into_iter().map(ProfileId).collect())
 }
 
 fn identity_kind(kind: &str) -> Option<fn(Name) -> Identity> {

@@ -105,7 +105,8 @@ pub(super) const REMOVE_EVENTS: Sql = Sql {
         insert into removed_events (bucket, profile_id, id_hash)
         select bucket((value ->> 0)::bigint), (value ->> 0)::bigint, (value ->> 1)::bigint from jsonb_array_elements($2::jsonb) as value
         on conflict do nothing;
-        delete from events where seq in (select value::bigint from jsonb_array_elements_text($1::jsonb) as value)",
+        delete from events where seq in (select value::bigint from jsonb_array_elements_text($1::jsonb) as value)
+            /* in one bucket: and events.bucket = $bucket */",
 };
 
 /// $1: messages (profile, id). Their attempts are counted by channel and day before they go.
@@ -121,25 +122,27 @@ pub(super) const REMOVE_ATTEMPTS: Sql = Sql {
     postgres: "
         insert into removed_attempts (channel, day, attempts)
         select m.channel, a.started_at - a.started_at % 86400000, count(*)
-        from jsonb_array_elements($1::jsonb) as j(value) join messages m on m.id = decode(j.value ->> 1, 'hex')
+        from jsonb_array_elements($1::jsonb) as j(value)
+        join messages m on m.id = decode(j.value ->> 1, 'hex') /* in one bucket: and m.bucket = $bucket */
         join attempts a on a.bucket = m.bucket and a.profile_id = m.profile_id and a.message_id = m.id
         where coalesce(a.provider_id, '') not like 'simulated-%' group by 1, 2 order by 1, 2
         on conflict (channel, day) do update set attempts = removed_attempts.attempts + excluded.attempts;
         delete from attempts where (bucket, profile_id, message_id) in (
             select bucket((value ->> 0)::bigint), (value ->> 0)::bigint, decode(value ->> 1, 'hex')
-            from jsonb_array_elements($1::jsonb) as value)",
+            from jsonb_array_elements($1::jsonb) as value) /* in one bucket: and attempts.bucket = $bucket */",
 };
 pub(super) const REMOVE_MESSAGES: Sql = Sql {
     sqlite: "delete from messages where id in (select unhex(value ->> 1) from json_each($1))
     and state not in ('queued', 'leased', 'sending', 'unknown')",
     postgres: "delete from messages where id in (
-            select decode(value ->> 1, 'hex') from jsonb_array_elements($1::jsonb) as value)
+            select decode(value ->> 1, 'hex') from jsonb_array_elements($1::jsonb) as value) /* in one bucket: and messages.bucket = $bucket */
         and state not in ('queued', 'leased', 'sending', 'unknown')",
 };
 /// $1: numbers of lines of the log.
 pub(super) const REMOVE_DECISIONS: Sql = Sql {
     sqlite: "delete from entries where seq in (select value from json_each($1))",
-    postgres: "delete from entries where seq in (select value::bigint from jsonb_array_elements_text($1::jsonb) as value)",
+    postgres: "delete from entries where seq in (select value::bigint from jsonb_array_elements_text($1::jsonb) as value)
+        /* in one bucket: and entries.bucket = $bucket */",
 };
 
 /// $1: rows of profile, kind, older than, removed.

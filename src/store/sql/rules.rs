@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 
 use super::rows::{Fields, json};
+use super::spread::{BUCKETS, Bucket};
 use super::{Backend, Needs, Row, Session, Sql, Tx, Work, query};
 use crate::engine::profile::Name;
 use crate::engine::time::Timestamp;
@@ -155,10 +156,11 @@ pub(super) const MAKE_DUE: Sql = Sql {
         due_at = min(coalesce(due_at, $3 + id * 2654435761 % 1000003 * $4 / 1000003), $3 + id * 2654435761 % 1000003 * $4 / 1000003)
     where id > $1 and id <= $2 and quarantined_at is null",
     postgres: "
-        select 1 from profiles where id > $1 and id <= $2 and quarantined_at is null order by bucket, id for update;
+        select 1 from profiles where id > $1 and id <= $2 and quarantined_at is null /* in one bucket: and bucket = $bucket */
+        order by bucket, id for update;
         update profiles set version = version + 1,
             due_at = least(coalesce(due_at, $3 + id * 2654435761 % 1000003 * $4 / 1000003), $3 + id * 2654435761 % 1000003 * $4 / 1000003)
-        where id > $1 and id <= $2 and quarantined_at is null",
+        where id > $1 and id <= $2 and quarantined_at is null /* in one bucket: and bucket = $bucket */",
 };
 
 pub(super) const LAST_PROFILE: Sql = Sql::same("select coalesce(max(id), 0) from profiles");
@@ -166,6 +168,7 @@ pub(super) const LAST_PROFILE: Sql = Sql::same("select coalesce(max(id), 0) from
 pub(super) const ADVANCE_FIRST_LOOKS: Sql = Sql::same("update publications set next_profile = $2 where seq = $1");
 
 /// One step of making people due; with the publication that asked for it, if one did.
+#[derive(Clone, Copy)]
 struct MakeDue {
     publication: Option<i64>,
     after: i64,
@@ -184,9 +187,20 @@ impl Work for MakeDue {
     type Done = Step;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Step, StoreError> {
-        let upto = self.after + FIRST_LOOKS_STEP;
-        let update = query(&MAKE_DUE).bind(self.after).bind(upto).bind(self.at).bind(self.spread_ms);
-        let made_due = update.execute(&mut tx.session).await?;
+        let made_due = self.part(FIRST_LOOKS_STEP, tx).await?;
+        self.go_on(FIRST_LOOKS_STEP, made_due, tx).await
+    }
+}
+
+impl MakeDue {
+    async fn part(&self, step: i64, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+        let update = query(&MAKE_DUE).bind(self.after).bind(self.after + step).bind(self.at).bind(self.spread_ms);
+        update.execute(&mut tx.session).await
+    }
+
+    /// Notes how far it has come.
+    async fn go_on(&self, step: i64, made_due: u64, tx: &mut Tx<'_>) -> Result<Step, StoreError> {
+        let upto = self.after + step;
         let last: i64 = Fields::of("profiles", &query(&LAST_PROFILE).fetch_one(&mut tx.session).await?).next("id")?;
         let next = (upto < last).then_some(upto);
         if let Some(publication) = self.publication {
@@ -194,6 +208,42 @@ impl Work for MakeDue {
         }
         Ok(Step { made_due, next })
     }
+}
+
+/// A step where people are spread over machines: as many of each bucket as otherwise of all, one bucket after the other.
+const SPREAD_STEP: i64 = FIRST_LOOKS_STEP * BUCKETS as i64;
+
+struct InBucket(MakeDue);
+
+#[async_trait]
+impl Work for InBucket {
+    type Done = u64;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+        self.0.part(SPREAD_STEP, tx).await
+    }
+}
+
+struct GoOn(MakeDue, u64);
+
+#[async_trait]
+impl Work for GoOn {
+    type Done = Step;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Step, StoreError> {
+        self.0.go_on(SPREAD_STEP, self.1, tx).await
+    }
+}
+
+async fn make_due<B: Backend>(store: &B, step: MakeDue) -> Result<Step, StoreError> {
+    if store.spread().is_none() {
+        return store.write(step).await;
+    }
+    let mut made_due = 0;
+    for bucket in 0..BUCKETS {
+        made_due += store.write_in(Some(Bucket(bucket)), InBucket(step)).await?;
+    }
+    store.write(GoOn(step, made_due)).await
 }
 
 /// Walks through the first looks that publications asked for, from where a crash may have left them; how many people were made due.
@@ -204,7 +254,7 @@ pub(in crate::store) async fn finish_first_looks<B: Backend>(store: &B) -> Resul
         let publication = Some(fields.next("seq")?);
         let (at, spread_ms, after): (i64, i64, i64) =
             (fields.next("published_at")?, fields.next("spread_ms")?, fields.next("next_profile")?);
-        made_due += store.write(MakeDue { publication, after, at, spread_ms }).await?.made_due;
+        made_due += make_due(store, MakeDue { publication, after, at, spread_ms }).await?.made_due;
     }
     Ok(made_due)
 }
@@ -219,7 +269,7 @@ async fn open_first_looks<B: Backend>(store: &B) -> Result<Option<Row>, StoreErr
 pub(super) async fn make_all_due<B: Backend>(store: &B, at: Timestamp, spread_ms: i64) -> Result<u64, StoreError> {
     let (mut made_due, mut after) = (0, Some(0));
     while let Some(from) = after {
-        let step = store.write(MakeDue { publication: None, after: from, at: at.as_ms(), spread_ms }).await?;
+        let step = make_due(store, MakeDue { publication: None, after: from, at: at.as_ms(), spread_ms }).await?;
         made_due += step.made_due;
         after = step.next;
     }

@@ -1,17 +1,18 @@
 //! Every statement of this store, prepared against the schema, and the hot ones held to their indexes. A statement that is in no list
 //! fails the test too.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqliteConnection};
 
-use super::query::single_postgres_statements;
+use super::query::{single_postgres_statements, single_statements_in_bucket};
 use super::{
     Sql, append as a, backlog as g, decisions as d, erasures as e, identities as i, keys as k, moving as m, origin as o, outbox as b,
     publications as p, reads as r, rejects as j, restored as y, retention as t, rules as u, suppressions as s, world as w,
 };
 use crate::store::Store as _;
-use crate::store::postgres::PostgresStore;
+use crate::store::postgres::{LOCK_MESSAGES_IN_BUCKET, LOCK_PEOPLE_IN_BUCKET, LOCK_PEOPLE_OF_MESSAGES_IN_BUCKET, PostgresStore};
 use crate::store::sqlite::SqliteStore;
 
 /// Statements that may not walk through a whole table of people, events or messages.
@@ -106,8 +107,58 @@ const HOT: &[(&str, &Sql)] = &[
     ("MESSAGES", &r::MESSAGES),
     ("OPEN_MESSAGES", &r::OPEN_MESSAGES),
     ("WAKE", &b::WAKE),
+    ("BUCKETS_DUE", &d::BUCKETS_DUE),
+    ("BUCKET_OF_SUSPECT", &d::BUCKET_OF_SUSPECT),
+    ("LOCK_DUE", &d::LOCK_DUE),
+    ("CLAIM_LOCKED", &d::CLAIM_LOCKED),
+    ("BUCKETS_QUEUED", &b::BUCKETS_QUEUED),
+    ("WHOSE", &b::WHOSE),
+    ("FIND_COPIES", &a::FIND_COPIES),
     ("ENTRIES", &r::ENTRIES),
     ("BACKLOG", &g::BACKLOG),
+];
+
+/// Those of them that are about nobody's bucket in particular: where people are spread over machines they go to all of them.
+const EVERYWHERE: &[&str] = &[
+    // who is new, and whose an event's id is: steps of their own before anything is written to a bucket
+    "CREATE_PROFILES",
+    "FIND_COPIES",
+    // two people who turn out to be one, in two buckets
+    "COPY_FACTS",
+    "HEAR_FACTS",
+    "CLOSE",
+    "MERGED_OF",
+    // where there is something to claim; the claim of a database that has everybody
+    "BUCKETS_DUE",
+    "BUCKET_OF_SUSPECT",
+    "BUCKETS_QUEUED",
+    "CLAIM",
+    // whose messages results are about, and what processes left behind
+    "WHOSE",
+    "INTERRUPTED",
+    // walks over everybody, and what somebody looks up by a number
+    "GLANCE",
+    "PROFILES",
+    "EVENTS",
+    "ENTRIES",
+    "MESSAGES",
+    "ATTEMPTS",
+    "OPEN_MESSAGES",
+    "OLDEST_EVENTS",
+    "OLDEST_MESSAGES",
+    "OLDEST_DECISIONS",
+    "SET_ASIDE_NOW",
+    "LAST_PROFILE",
+    "NEXT_DUE",
+    "AGENDA",
+    "BACKLOG",
+];
+
+/// Locks that [`super::Tx::take`] takes of one bucket's people.
+const LOCKS: [(&str, &str); 3] = [
+    ("LOCK_PEOPLE_IN_BUCKET", LOCK_PEOPLE_IN_BUCKET),
+    ("LOCK_MESSAGES_IN_BUCKET", LOCK_MESSAGES_IN_BUCKET),
+    ("LOCK_PEOPLE_OF_MESSAGES_IN_BUCKET", LOCK_PEOPLE_OF_MESSAGES_IN_BUCKET),
 ];
 
 /// Statements for people, for the start, or over tables that stay small.
@@ -120,6 +171,7 @@ const OTHER: &[(&str, &Sql)] = &[
     ("ADD_KEY", &k::ADD_KEY),
     ("REVOKE_KEY", &k::REVOKE_KEY),
     ("KEYS", &k::KEYS),
+    ("IS_DISTRIBUTED", &o::IS_DISTRIBUTED),
     ("GIVE_KEY", &o::GIVE_KEY),
     ("KEY", &o::KEY),
     ("SECURE_DELETE", &e::SECURE_DELETE),
@@ -283,6 +335,149 @@ async fn every_statement_prepares_on_postgresql_and_hot_ones_have_an_index_to_us
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+// ------------------------------------------------------------------------------------------ people spread over machines
+
+const DISTRIBUTE: &str = include_str!("../../../docs/scale/distribute.sql");
+
+/// Where docs/scale/distribute.sql puts each table: by the column that spreads it, or whole (none).
+fn places() -> BTreeMap<&'static str, Option<&'static str>> {
+    let mut places = BTreeMap::new();
+    for line in DISTRIBUTE.lines() {
+        let quoted: Vec<&str> = line.split('\'').skip(1).step_by(2).collect();
+        let place = if line.starts_with("select create_distributed_table(") {
+            quoted.first().map(|table| (*table, quoted.get(1).copied()))
+        } else if line.starts_with("select create_reference_table(") {
+            quoted.first().map(|table| (*table, None))
+        } else {
+            line.strip_prefix("-- stays here: ").map(|table| (table, None))
+        };
+        if let Some((table, column)) = place {
+            assert_eq!(places.insert(table, column), None, "{table} has two places");
+        }
+    }
+    places
+}
+
+/// Every table has its place; a key that must be unique can be kept so on one machine alone; and docs/scale.md says the same.
+#[tokio::test]
+async fn every_table_has_its_place_among_machines_and_its_keys_can_be_kept_there() {
+    let Some(server) = server::shared() else { return };
+    let url = server.database().await;
+    PostgresStore::open(&url, "test").await.expect("a fresh database opens").close().await;
+    let mut connection = PgConnection::connect(&url).await.expect("it opens again");
+    let places = places();
+    let there = "select tablename::text from pg_tables where schemaname = 'public' and tablename <> '_sqlx_migrations' order by 1";
+    let there: Vec<String> = sqlx::query_scalar(there).fetch_all(&mut connection).await.expect("read");
+    assert_eq!(there, places.keys().copied().collect::<Vec<_>>(), "the schema, and what docs/scale/distribute.sql names");
+    let unique = "select i.indrelid::regclass::text, i.indexrelid::regclass::text, array_agg(a.attname::text)
+        from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any(i.indkey)
+        where i.indisunique and i.indrelid::regclass::text = any($1) group by 1, 2";
+    let keys = sqlx::query(unique).bind(&there).fetch_all(&mut connection).await.expect("read");
+    assert!(keys.len() >= there.len() - 1, "every table has a key, but for the one row of `backup`");
+    for key in keys {
+        let (table, index, columns): (String, String, Vec<String>) = (key.get(0), key.get(1), key.get(2));
+        let spread_by = places.get(table.as_str()).copied().flatten();
+        let can_be_kept = spread_by.is_none_or(|column| columns.iter().any(|known| known == column));
+        assert!(can_be_kept, "{index} of {table} is unique without {spread_by:?}");
+    }
+    let told = include_str!("../../../docs/scale.md");
+    for table in there {
+        assert!(told.contains(&format!("`{table}`")), "docs/scale.md does not say where {table} lies");
+    }
+}
+
+/// A database in which people are spread by bucket: on one server, but over partitions, so that its planner says which of them a
+/// statement would touch. Everybody's tables are hidden behind those.
+async fn spread_database(connection: &mut PgConnection) {
+    sqlx::query("create schema spread").execute(&mut *connection).await.expect("made");
+    for (table, _) in places().into_iter().filter(|(_, column)| *column == Some("bucket")) {
+        for create in [
+            format!("create table spread.{table} (like public.{table} including all excluding identity) partition by range (bucket)"),
+            format!("create table spread.{table}_here partition of spread.{table} for values from (0) to (128)"),
+            format!("create table spread.{table}_elsewhere partition of spread.{table} for values from (128) to (256)"),
+        ] {
+            sqlx::query(AssertSqlSafe(create)).execute(&mut *connection).await.expect("made");
+        }
+    }
+    for setting in ["set search_path = spread, public", "set plan_cache_mode = force_custom_plan"] {
+        sqlx::query(setting).execute(&mut *connection).await.expect("set");
+    }
+}
+
+/// What is wrong with a statement that ought to be about one bucket, the parameter `bucket`: it would touch another as well.
+async fn reaches_elsewhere(connection: &mut PgConnection, statement: &str, bucket: Option<usize>) -> Option<String> {
+    let prepare = AssertSqlSafe(format!("prepare statement as {statement}"));
+    if let Err(error) = sqlx::query(prepare).execute(&mut *connection).await {
+        return Some(error.to_string());
+    }
+    let types = "select unnest(parameter_types)::text from pg_prepared_statements where name = 'statement'";
+    let types: Vec<String> = sqlx::query_scalar(types).fetch_all(&mut *connection).await.expect("read");
+    let value = |kind: &String| match kind.as_str() {
+        "smallint" => "5",
+        "bigint" | "integer" => "1",
+        "boolean" => "true",
+        "bytea" => "'\\x00'",
+        "bigint[]" => "'{1}'",
+        "bytea[]" => "array['\\x00'::bytea]",
+        // JSON, and the digits of bytes
+        _ => "'11'",
+    };
+    let values = types.iter().map(value).collect::<Vec<_>>().join(", ");
+    let values = if values.is_empty() { values } else { format!("({values})") };
+    let explain = AssertSqlSafe(format!("explain execute statement{values}"));
+    let plan = sqlx::query_scalar::<_, String>(explain).fetch_all(&mut *connection).await;
+    sqlx::query("deallocate statement").execute(&mut *connection).await.expect("let go");
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(error) => return Some(error.to_string()),
+    };
+    if plan.iter().any(|line| line.contains("_elsewhere")) {
+        return Some(plan.join("\n"));
+    }
+    // a plan does not say where new rows go
+    let table = statement.strip_prefix("insert into ").and_then(|rest| rest.split([' ', '(']).next());
+    let is_spread = table.is_some_and(|table| places().get(table) == Some(&Some("bucket")));
+    let named = [format!("select ${}::smallint", bucket.unwrap_or_default()), "select e.bucket".to_owned()];
+    let is_named = statement.contains("(bucket, ") && named.iter().any(|named| statement.contains(named));
+    (is_spread && !is_named).then(|| "new rows go to whichever bucket".to_owned())
+}
+
+/// A hash-distributed PostgreSQL sends a statement to one machine if it names the bucket of every table of people's in it, and refuses
+/// most of what is here otherwise.
+#[tokio::test]
+async fn every_hot_statement_is_about_one_bucket_where_people_are_spread() {
+    let Some(server) = server::shared() else { return };
+    let url = server.database().await;
+    PostgresStore::open(&url, "test").await.expect("a fresh database opens").close().await;
+    let mut connection = PgConnection::connect(&url).await.expect("it opens again");
+    spread_database(&mut connection).await;
+    let mut wrong = Vec::new();
+    for name in EVERYWHERE {
+        assert!(HOT.iter().any(|(hot, _)| hot == name), "{name} is no hot statement");
+    }
+    for (name, script) in HOT.iter().filter(|(name, _)| !EVERYWHERE.contains(name)) {
+        for (statement, _, bucket) in single_statements_in_bucket(script.postgres) {
+            if let Some(why) = reaches_elsewhere(&mut connection, &statement, bucket).await {
+                wrong.push(format!("{name}: {statement}\n{why}"));
+            }
+        }
+    }
+    for (name, statement) in LOCKS {
+        if let Some(why) = reaches_elsewhere(&mut connection, statement.trim(), Some(2)).await {
+            wrong.push(format!("{name}: {statement}\n{why}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    for (bad, bucket) in [
+        ("update messages set state = 'queued' where messages.id = decode($1, 'hex')", None),
+        ("select m.id from messages m join profiles p on p.id = m.profile_id where m.bucket = $1::smallint", Some(1)),
+        ("update messages set worker = null from profiles p where p.bucket = $1::smallint and p.id = messages.profile_id", Some(1)),
+        ("insert into claims (bucket, profile_id, epoch, claims) select bucket(1), 1, 1, 1", None),
+    ] {
+        assert!(reaches_elsewhere(&mut connection, bad, bucket).await.is_some(), "not found: {bad}");
+    }
 }
 
 /// Whether a line of a plan says that the whole table is read. Aliases are looked up in the statement; reading along a partial index

@@ -17,21 +17,26 @@ use super::server::{self, Server};
 
 struct Postgres {
     url: String,
+    /// Whether it is worked on as one that spreads people over machines.
+    distributed: bool,
     /// What [`Harness::close`] closes: a handle of the store that was opened last.
     opened: Mutex<Option<PostgresStore>>,
 }
 
 impl Postgres {
-    async fn new(server: &Server) -> Self {
-        Postgres { url: server.database().await, opened: Mutex::new(None) }
+    async fn new(server: &Server, distributed: bool) -> Self {
+        Postgres { url: server.database().await, distributed, opened: Mutex::new(None) }
+    }
+
+    fn options(&self, environment: &str) -> Options {
+        Options { connections: 4, distributed: self.distributed, ..Options::new(&self.url, environment) }
     }
 }
 
 #[async_trait]
 impl Harness for Postgres {
     async fn open_as(&self, environment: &str) -> Box<dyn Store> {
-        let options = Options { connections: 4, ..Options::new(&self.url, environment) };
-        let store = PostgresStore::open_with(options).await.expect("the database opens");
+        let store = PostgresStore::open_with(self.options(environment)).await.expect("the database opens");
         *self.opened.lock().expect("no test panics here") = Some(store.clone());
         Box::new(store)
     }
@@ -48,19 +53,59 @@ macro_rules! tests {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             let Some(server) = server::shared() else { return };
-            exercise::$name(&Postgres::new(server).await).await;
+            exercise::$name(&Postgres::new(server, DISTRIBUTED).await).await;
         }
     )* };
 }
 
-exercise::each_exercise!(tests);
+/// What only many processes have, in both ways.
+macro_rules! each_of_many_processes {
+    () => {
+        many_processes! {
+            promise_i5_a_dead_process_loses_its_claims_and_what_it_was_sending_is_in_doubt,
+            what_a_restored_dump_was_about_to_send_is_in_doubt,
+            processes_share_the_work_and_nobody_is_looked_at_twice,
+            promise_i3_a_pause_by_one_process_stops_the_intent_of_another,
+        }
+    };
+}
+
+macro_rules! many_processes {
+    ($($name:ident,)*) => { $(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn $name() {
+            let Some(server) = server::shared() else { return };
+            super::$name(Postgres::new(server, DISTRIBUTED).await).await;
+        }
+    )* };
+}
+
+/// One machine has everybody.
+mod undivided {
+    use super::*;
+
+    const DISTRIBUTED: bool = false;
+
+    exercise::each_exercise!(tests);
+    each_of_many_processes!();
+}
+
+/// People are spread over machines: the same operations, bucket by bucket.
+mod spread {
+    use super::*;
+
+    const DISTRIBUTED: bool = true;
+
+    exercise::each_exercise!(tests);
+    each_of_many_processes!();
+}
 
 // ------------------------------------------------------------------------------------------------------ many processes
 
 impl Postgres {
     /// A process of its own on this database.
     async fn process(&self) -> PostgresStore {
-        PostgresStore::open_with(Options { connections: 4, ..Options::new(&self.url, "test") }).await.expect("the database opens")
+        PostgresStore::open_with(self.options("test")).await.expect("the database opens")
     }
 
     /// Lets as much time pass for the processes that have joined as makes them dead.
@@ -71,10 +116,7 @@ impl Postgres {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn promise_i5_a_dead_process_loses_its_claims_and_what_it_was_sending_is_in_doubt() {
-    let Some(server) = server::shared() else { return };
-    let database = Postgres::new(server).await;
+async fn promise_i5_a_dead_process_loses_its_claims_and_what_it_was_sending_is_in_doubt(database: Postgres) {
     let first = database.process().await;
     queued(&first, "sent", &[message("sent", "warn", hour(2))], hour(60)).await;
     let under_way = sending(&first, hour(2)).await;
@@ -103,10 +145,7 @@ async fn promise_i5_a_dead_process_loses_its_claims_and_what_it_was_sending_is_i
 }
 
 /// Whoever restores a dump says so by a row; then what was still to go out then is in doubt, each with the attempt that nobody knows of.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_restored_dump_was_about_to_send_is_in_doubt() {
-    let Some(server) = server::shared() else { return };
-    let database = Postgres::new(server).await;
+async fn what_a_restored_dump_was_about_to_send_is_in_doubt(database: Postgres) {
     let store = database.process().await;
     let (sent, waits) = (message("sent", "warn", hour(1)), message("waits", "warn", hour(20)));
     queued(&store, "sent", std::slice::from_ref(&sent), hour(60)).await;
@@ -127,10 +166,7 @@ async fn what_a_restored_dump_was_about_to_send_is_in_doubt() {
     assert!(person.events.iter().any(|event| &*event.name == "message_unknown"), "runs and caps hear of it");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn processes_share_the_work_and_nobody_is_looked_at_twice() {
-    let Some(server) = server::shared() else { return };
-    let database = Postgres::new(server).await;
+async fn processes_share_the_work_and_nobody_is_looked_at_twice(database: Postgres) {
     let mut processes = Vec::new();
     for _ in 0..4 {
         processes.push(Arc::new(database.process().await));
@@ -180,10 +216,7 @@ async fn processes_share_the_work_and_nobody_is_looked_at_twice() {
     assert_eq!(heard.into_iter().sum::<u64>(), new, "every event was handed out once");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn promise_i3_a_pause_by_one_process_stops_the_intent_of_another() {
-    let Some(server) = server::shared() else { return };
-    let database = Postgres::new(server).await;
+async fn promise_i3_a_pause_by_one_process_stops_the_intent_of_another(database: Postgres) {
     let (first, second) = (database.process().await, database.process().await);
     queued(&first, "u", &[message("u", "warn", hour(2))], hour(60)).await;
     let groups = claim_messages(&first, hour(2)).await;
@@ -199,7 +232,7 @@ async fn promise_i3_a_pause_by_one_process_stops_the_intent_of_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_goes_away_costs_an_error_and_nothing_else() {
     let Some(server) = Server::start() else { return };
-    let database = Postgres::new(&server).await;
+    let database = Postgres::new(&server, false).await;
     let store = database.process().await;
     let (mut acknowledged, mut refused) = (0, 0);
     for round in 0..3 {
