@@ -23,10 +23,12 @@ use crate::clock::{Clock, StepWatch, Stopwatch};
 use crate::engine::action::{Entry, PostingKind, What};
 use crate::engine::decide::{Context, Decision, Pause, World, decide};
 use crate::engine::profile::Name;
-use crate::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
+use crate::engine::time::{MINUTE_MS, Timestamp};
 use crate::faults::{self, Point};
 use crate::message;
-use crate::store::{CLAIMS_MAX, Claim, ClaimedProfile, Committed, DecisionCommit, DueProfiles, Look, Store, StoreError};
+use crate::store::{
+    CLAIMS_MAX, Claim, ClaimedProfile, Committed, DecisionCommit, DueProfiles, ENTRIES_WITHIN_MS, Limits, Look, Store, StoreError,
+};
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
 use crate::versions::{RuleVersions, Snapshot};
@@ -40,7 +42,7 @@ const HEARTBEAT_MS: i64 = 30_000;
 /// One that could not be written is tried again after this long.
 const HEARTBEAT_AGAIN_MS: i64 = 3_000;
 /// The span in which the brake counts entries.
-const BRAKE_MS: i64 = HOUR_MS;
+const BRAKE_MS: i64 = ENTRIES_WITHIN_MS;
 /// A batch is decided and written in so many portions at most, each of so many profiles at least.
 const PORTIONS_MAX: usize = 3;
 const PORTION_MIN: usize = 48;
@@ -278,7 +280,8 @@ async fn decide_about(evaluator: &Evaluator, look: Look, due: DueProfiles) -> Re
     let view = evaluator.rules.world(store, first).await?;
     let snapshot = evaluator.rules.snapshot_for(store, due.profiles.iter().map(|claimed| &claimed.profile)).await?;
     let world = view.world;
-    let mut desk = Desk { snapshot, world, look, decided: vec![], parked: vec![], pass };
+    let month_start = snapshot.rules.policy.month_start(first);
+    let mut desk = Desk { snapshot, world, month_start, look, decided: vec![], parked: vec![], pass };
     let mut made = Made::default();
     for portion in portions(due.profiles) {
         let (looked, committed) = tokio::join!(first_look(desk, portion), commit(store, look, made));
@@ -317,6 +320,8 @@ fn instant(look: Look, claimed: &ClaimedProfile) -> Timestamp {
 struct Desk {
     snapshot: Snapshot,
     world: Arc<World>,
+    /// Since when its budgets count.
+    month_start: Timestamp,
     look: Look,
     decided: Vec<(ClaimedProfile, Decision)>,
     /// To be set aside, with the reason.
@@ -367,9 +372,29 @@ impl Desk {
     /// What was decided, to be written. The rows as they were are not needed any more.
     fn hand_over(&mut self) -> Made {
         let rules_version = self.snapshot.rules.version;
-        let decided = std::mem::take(&mut self.decided).into_iter();
-        let commits = decided.map(|(claimed, decision)| DecisionCommit { claim: claimed.claim, decision, rules_version }).collect();
+        let decided = std::mem::take(&mut self.decided);
+        let limits = Arc::new(self.limits(&decided));
+        let commit = |(claimed, decision): (ClaimedProfile, Decision)| DecisionCommit {
+            claim: claimed.claim,
+            decision,
+            rules_version,
+            limits: Arc::clone(&limits),
+        };
+        let commits = decided.into_iter().map(commit).collect();
         Made { commits, parked: std::mem::take(&mut self.parked) }
+    }
+
+    /// What these decisions may not exceed together with everybody else's.
+    fn limits(&self, decided: &[(ClaimedProfile, Decision)]) -> Limits {
+        let mut limits = Limits { month_start: self.month_start, ..Limits::default() };
+        let program = self.snapshot.rules.program.as_ref();
+        for (_, decision) in decided {
+            let entered = decision.entered.iter().filter_map(|(rule, _)| Some((rule.clone(), limit_of(self, rule)?)));
+            limits.entries.extend(entered);
+            let budget = |coupon: &Name| program?.coupons.get(coupon)?.budget.map(|budget| (coupon.clone(), budget.minor));
+            limits.budgets.extend(decision.budget_used.iter().filter_map(|(coupon, ..)| budget(coupon)));
+        }
+        limits
     }
 
     /// What one person's offers take from a coupon's budget is not there for the next one of this pass.

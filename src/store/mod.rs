@@ -60,6 +60,9 @@ pub const SUSPECT_AFTER: i64 = CLAIMS_MAX as i64 - 1;
 /// A gap between heartbeats longer than this is downtime: nobody was there to warn anybody.
 pub const HEARTBEAT_GAP_MS: i64 = 5 * MINUTE_MS;
 
+/// In any stretch of this length a rule admits no more people than its `max_entries`; counted in whole minutes, so that none is missed.
+pub const ENTRIES_WITHIN_MS: i64 = 60 * MINUTE_MS;
+
 /// Senders' clocks are ahead of ours by so much at most, as far as finding copies goes; who allows them more (the settings'
 /// `ingest.future_tolerance_seconds`) opens the store accordingly.
 pub const CLOCKS_DIFFER_MS: i64 = 5 * MINUTE_MS;
@@ -291,13 +294,27 @@ pub struct DecisionCommit {
     pub decision: Decision,
     /// Version of the rule set that decided: stands on every entry.
     pub rules_version: u64,
+    /// What it counts towards, beyond this person.
+    pub limits: Arc<Limits>,
+}
+
+/// What everybody's decisions together may not exceed. Who decides counts what is on record; others decide at the same time, so it is
+/// counted again in the transaction that commits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Of a rule: entries within [`ENTRIES_WITHIN_MS`].
+    pub entries: BTreeMap<Name, u64>,
+    /// Of a coupon: what may be reserved of its budget since `month_start`, in minor units.
+    pub budgets: BTreeMap<Name, i64>,
+    pub month_start: Timestamp,
 }
 
 /// Whether a profile's share of a batch was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Committed {
     Committed,
-    /// Not written: the row was changed meanwhile, the claim is no longer ours, or (send-intents) a fact waits to be absorbed first.
+    /// Not written: the row was changed meanwhile, the claim is no longer ours, it would take a rule or a budget over its limit, or
+    /// (send-intents) a fact waits to be absorbed first.
     Conflict,
 }
 
@@ -790,7 +807,8 @@ pub trait Store: Send + Sync {
 
     /// Writes decisions: new row and due instant, messages (once per dedupe key), cancellations of what is still queued or leased,
     /// postings, exposures, own events (absorbed already), log entries, entries for the brake, coupon budgets. Ends the claims,
-    /// those that conflict too (their profiles stay due). The answers stand in the order of the batch.
+    /// those that conflict too (their profiles stay due). The answers stand in the order of the batch. What would exceed [`Limits`] conflicts,
+    /// whoever else commits at the same time.
     async fn commit_decisions(&self, batch: Vec<DecisionCommit>) -> Result<Vec<Committed>, StoreError>;
 
     /// Gives claimed profiles back: they stay due, and the claim does not count unless it is said to. Those whose claim is over stay as

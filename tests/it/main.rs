@@ -26,6 +26,7 @@ mod ingest;
 mod isolation;
 mod journey;
 mod kill;
+mod limits;
 mod mail;
 mod messages;
 #[cfg(feature = "nats")]

@@ -36,6 +36,9 @@ pub(super) const NUMBER_PROFILES: &str = "select nextval('profiles_id_seq') from
 const PERMISSION: i64 = 0x7265_6b69_6e64_6c65;
 pub(super) const SHARE_PERMISSION: &str = "select pg_advisory_xact_lock_shared($1)";
 pub(super) const TAKE_AUTHORITY: &str = "select pg_advisory_xact_lock($1)";
+/// Locks whatever is counted, in one order; $2: what it is, each by a number that follows from its name.
+const COUNTED: i32 = 0x636f_756e;
+pub(super) const TAKE_COUNTED: &str = "select pg_advisory_xact_lock($1, counted) from (select distinct hashtext(name) as counted from unnest($2::text[]) as name order by 1) in_order";
 pub(super) const GENERATION: &str = "select value from counters where name = 'generation'";
 pub(super) const FORBID: &str = "update counters set value = value + 1 where name in ('generation', 'world')";
 pub(super) const CHANGE_WORLD: &str = "update counters set value = value + 1 where name = 'world'";
@@ -70,6 +73,10 @@ pub(in crate::store) async fn take(connection: &mut PgConnection, reach: Reach, 
         if gone && needs.still_there {
             return Err(StoreError::Raced("somebody was merged or erased meanwhile".into()));
         }
+    }
+    if !needs.counted.is_empty() {
+        let names: Vec<String> = needs.counted.iter().map(|(what, name)| format!("{what} {name}")).collect();
+        sqlx::query(TAKE_COUNTED).bind(COUNTED).bind(&names).execute(&mut *connection).await?;
     }
     // only now: of one person's events the later number is the later one
     supply.events = numbered(connection, NUMBER_EVENTS, needs.events).await?;

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use serde::Serialize;
 
+use super::counting::Counting;
 use super::query::Query;
 use super::rows::{
     EventRow, Fields, NewMessage, Place, States, StoredEvent, Waits, due, event_columns, event_row, hex, insert_entries, insert_events,
@@ -16,11 +18,8 @@ use super::{Needs, Sql, Tx, Work, origin, query};
 use crate::engine::action::{Entry, Posting};
 use crate::engine::decide::Decision;
 use crate::engine::profile::Name;
-use crate::engine::time::{MINUTE_MS, Timestamp};
+use crate::engine::time::Timestamp;
 use crate::store::{Claim, ClaimedProfile, Committed, DecisionCommit, DueProfiles, EventSeq, ProfileId, SUSPECT_AFTER, StoreError};
-
-/// Budgets are counted in quarters of an hour: every zone's month begins at one.
-pub(super) const QUARTER_MS: i64 = 15 * MINUTE_MS;
 
 // --------------------------------------------------------------------------------------------------------------- claim
 
@@ -268,6 +267,8 @@ pub(super) struct Commit {
     states: Vec<u8>,
     /// Where in `states` each decision's profile is.
     places: Vec<Place>,
+    /// Others count too, and this batch exceeded a limit when it was counted last: it is counted first.
+    counts_first: AtomicBool,
 }
 
 impl Commit {
@@ -277,7 +278,7 @@ impl Commit {
         let (order, batch): (_, Vec<DecisionCommit>) = numbered.into_iter().unzip();
         let mut states = States::default();
         let places = batch.iter().map(|commit| states.add(&commit.decision.profile)).collect();
-        Commit { batch, order, states: states.into_bytes(), places }
+        Commit { batch, order, states: states.into_bytes(), places, counts_first: AtomicBool::new(false) }
     }
 }
 
@@ -304,8 +305,7 @@ pub(super) const GUARDS: Sql = Sql {
 /// table of its own first, as `update from` does.
 ///
 /// $1 profiles (id, due, absorbed, place, length), $2 their states, $3 claims to end (profile, epoch), $4 messages, $5 cancelled
-/// (id, because, at, profile), $6 postings, $7 allocations, $8 exposures, $9 own events, $10 entries, $11 entries for the brake, $12
-/// budgets.
+/// (id, because, at, profile), $6 postings, $7 allocations, $8 exposures, $9 own events, $10 entries.
 pub(super) const COMMIT: Sql = Sql {
     sqlite: concat!(
         "insert into profiles (id, key, version, due_at, absorbed_seq, woken_seq, state)
@@ -336,14 +336,7 @@ pub(super) const COMMIT: Sql = Sql {
     ",
         insert_events!("$9"),
         "; ",
-        insert_entries!("$10"),
-        ";
-    insert into rule_entries (rule, minute, entries)
-    select value ->> 0, value ->> 1, value ->> 2 from json_each($11) where true
-    on conflict (rule, minute) do update set entries = entries + excluded.entries;
-    insert into budget_uses (coupon, quarter, used_minor)
-    select value ->> 0, value ->> 1, value ->> 2 from json_each($12) where true
-    on conflict (coupon, quarter) do update set used_minor = used_minor + excluded.used_minor"
+        insert_entries!("$10")
     ),
     postgres: concat!(
         "update profiles set version = version + 1, due_at = j.due, absorbed_seq = greatest(absorbed_seq, j.absorbed),
@@ -386,16 +379,7 @@ pub(super) const COMMIT: Sql = Sql {
         ",
         insert_events!(postgres "$9"),
         "; ",
-        insert_entries!(postgres "$10"),
-        ";
-        insert into rule_entries (rule, minute, slot, entries)
-        select value ->> 0, (value ->> 1)::bigint, pg_backend_pid() & 15, (value ->> 2)::bigint
-        from jsonb_array_elements($11::jsonb) as value order by 1, 2
-        on conflict (rule, minute, slot) do update set entries = rule_entries.entries + excluded.entries;
-        insert into budget_uses (coupon, quarter, slot, used_minor)
-        select value ->> 0, (value ->> 1)::bigint, pg_backend_pid() & 15, (value ->> 2)::bigint
-        from jsonb_array_elements($12::jsonb) as value order by 1, 2
-        on conflict (coupon, quarter, slot) do update set used_minor = budget_uses.used_minor + excluded.used_minor"
+        insert_entries!(postgres "$10")
     ),
 };
 
@@ -417,18 +401,36 @@ impl Work for Commit {
         let events = self.batch.iter().map(|commit| commit.decision.own_events.len()).sum();
         tx.take(Needs { people: &people, events, ..Needs::default() }).await?;
         let mut guards = guards(&self.batch, tx).await?;
+        let mut counting = Counting::of(&self.batch);
+        // everybody meets in what is counted, so others wait for it as short as may be: who seldom exceeds a limit asks last
+        let counts_first = tx.is_alone() || self.counts_first.load(Ordering::Relaxed);
+        if counts_first {
+            counting.ask(tx).await?;
+        }
         let mut sheet = Sheet::default();
         let mut answers = vec![Committed::Conflict; self.batch.len()];
         for ((commit, order), place) in self.batch.iter().zip(&self.order).zip(&self.places) {
             sheet.ended.push((commit.claim.profile.0, commit.claim.epoch));
             // taken out: a second decision about the same person in one batch is a conflict as well
             let Some(guard) = guards.remove(&commit.claim.profile).filter(|guard| guard.is_open) else { continue };
+            if !counting.has_room_for(&commit.decision) {
+                continue;
+            }
+            counting.add(&commit.decision);
             sheet.add(commit, *place, &guard, tx)?;
             if let Some(answer) = answers.get_mut(*order) {
                 *answer = Committed::Committed;
             }
         }
         sheet.write(&self.states, tx).await?;
+        if !counts_first {
+            counting.ask(tx).await?;
+            if counting.is_exceeded() {
+                self.counts_first.store(true, Ordering::Relaxed);
+                return Err(StoreError::Raced("others took the room under a limit meanwhile".into()));
+            }
+        }
+        counting.write(tx).await?;
         Ok(answers)
     }
 }
@@ -465,8 +467,6 @@ struct Sheet<'c> {
     exposures: Vec<(i64, &'c str, &'c str, u32, i64, u8, &'c str)>,
     own_events: Vec<EventRow<'c>>,
     entries: Vec<EntryColumns<'c>>,
-    brake: BTreeMap<(&'c str, i64), u64>,
-    budgets: BTreeMap<(&'c str, i64), i64>,
 }
 
 /// The columns of a log entry, in the order in which the scripts read them.
@@ -519,7 +519,7 @@ fn posting_row(profile: ProfileId, posting: &Posting) -> PostingRow<'_> {
 
 impl<'c> Sheet<'c> {
     fn add(&mut self, commit: &'c DecisionCommit, place: Place, guard: &Guard, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        let DecisionCommit { claim, decision, rules_version } = commit;
+        let DecisionCommit { claim, decision, rules_version, limits: _ } = commit;
         let Decision {
             profile,
             due_at,
@@ -530,8 +530,8 @@ impl<'c> Sheet<'c> {
             own_events,
             entries,
             alerts: _,
-            entered,
-            budget_used,
+            entered: _,
+            budget_used: _,
             taking: _,
         } = decision;
         let id = claim.profile;
@@ -551,21 +551,10 @@ impl<'c> Sheet<'c> {
             self.own_events.push(event_row(tx.memory.event_seq()?, id, event, Waits::No)?);
         }
         self.entries.extend(entries.iter().map(|entry| entry_columns(id, *rules_version, entry)));
-        for (rule, at) in entered {
-            *self.brake.entry((rule, at.as_ms().div_euclid(MINUTE_MS) * MINUTE_MS)).or_default() += 1;
-        }
-        for (coupon, at, minor) in budget_used {
-            *self.budgets.entry((coupon, at.as_ms().div_euclid(QUARTER_MS) * QUARTER_MS)).or_default() += minor;
-        }
         Ok(())
     }
 
     async fn write(self, states: &[u8], tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        if !self.budgets.is_empty() {
-            tx.memory.change_world();
-        }
-        let flat = |counts: BTreeMap<(&'c str, i64), u64>| counts.into_iter().map(|((name, at), n)| (name, at, n)).collect::<Vec<_>>();
-        let budgets: Vec<_> = self.budgets.into_iter().map(|((coupon, at), minor)| (coupon, at, minor)).collect();
         query(&COMMIT)
             .bind(json(&self.profiles)?)
             .bind(states)
@@ -577,8 +566,6 @@ impl<'c> Sheet<'c> {
             .bind(json(&self.exposures)?)
             .bind(json(&self.own_events)?)
             .bind(json(&self.entries)?)
-            .bind(json(&flat(self.brake))?)
-            .bind(json(&budgets)?)
             .execute(&mut tx.session)
             .await?;
         Ok(())

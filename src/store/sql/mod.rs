@@ -16,6 +16,7 @@
 mod append;
 mod backend;
 mod backlog;
+mod counting;
 mod decisions;
 mod erasures;
 mod identities;
@@ -85,11 +86,18 @@ pub(in crate::store) struct Needs<'n> {
     pub profiles: usize,
     /// Nothing becomes forbidden any more until the end of the transaction.
     pub permission: bool,
+    /// Nobody else counts towards these (what they are, by name) until the end of the transaction.
+    pub counted: &'n [(&'static str, &'n str)],
     /// Nobody else does what an operator does until the end of the transaction.
     pub authority: bool,
 }
 
 impl Tx<'_> {
+    /// Nobody else writes meanwhile.
+    pub fn is_alone(&self) -> bool {
+        matches!(self.session, Session::Sqlite(_))
+    }
+
     /// People are spread over machines, and this is about one bucket of them.
     pub fn is_in_bucket(&self) -> bool {
         matches!(self.session, Session::Postgres(_, Reach::Within(_)))

@@ -8,8 +8,8 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqliteConnect
 
 use super::query::{single_postgres_statements, single_statements_in_bucket};
 use super::{
-    Sql, append as a, backlog as g, decisions as d, erasures as e, identities as i, keys as k, moving as m, origin as o, outbox as b,
-    publications as p, reads as r, rejects as j, restored as y, retention as t, rules as u, suppressions as s, world as w,
+    Sql, append as a, backlog as g, counting as c, decisions as d, erasures as e, identities as i, keys as k, moving as m, origin as o,
+    outbox as b, publications as p, reads as r, rejects as j, restored as y, retention as t, rules as u, suppressions as s, world as w,
 };
 use crate::store::Store as _;
 use crate::store::postgres::{LOCK_MESSAGES_IN_BUCKET, LOCK_PEOPLE_IN_BUCKET, LOCK_PEOPLE_OF_MESSAGES_IN_BUCKET, PostgresStore};
@@ -38,6 +38,9 @@ const HOT: &[(&str, &Sql)] = &[
     ("WAITING_EVENTS", &d::WAITING_EVENTS),
     ("GUARDS", &d::GUARDS),
     ("COMMIT", &d::COMMIT),
+    ("ENTRIES_BY_MINUTE", &c::ENTRIES_BY_MINUTE),
+    ("BUDGETS_SINCE", &c::BUDGETS_SINCE),
+    ("COUNT", &c::COUNT),
     ("RELEASE", &d::RELEASE),
     ("RELEASE_COUNTED", &d::RELEASE_COUNTED),
     ("SET_ASIDE", &d::SET_ASIDE),
@@ -230,9 +233,10 @@ const OTHER: &[(&str, &Sql)] = &[
     ("COUNT_DAYS_SENT", &r::COUNT_DAYS_SENT),
 ];
 
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 18] = [
     include_str!("append.rs"),
     include_str!("backlog.rs"),
+    include_str!("counting.rs"),
     include_str!("decisions.rs"),
     include_str!("erasures.rs"),
     include_str!("identities.rs"),

@@ -75,7 +75,7 @@ pub fn decision(profile: Profile, due_at: Timestamp) -> Decision {
 }
 
 pub fn commit(claimed: &ClaimedProfile, decision: Decision) -> DecisionCommit {
-    DecisionCommit { claim: claimed.claim, decision, rules_version: RULES }
+    DecisionCommit { claim: claimed.claim, decision, rules_version: RULES, limits: Arc::default() }
 }
 
 pub fn message(user: &str, step: &str, due_at: Timestamp) -> Message {
