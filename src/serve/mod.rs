@@ -37,7 +37,7 @@ use crate::feedback::http::Partners;
 use crate::ingest;
 use crate::retention;
 use crate::settings::Settings;
-use crate::store::{Restored, Store};
+use crate::store::{Call, Restored, Store};
 use crate::telemetry::Telemetry;
 use crate::telemetry::vitals::Part;
 use crate::versions::RuleVersions;
@@ -150,6 +150,7 @@ impl Daemon {
             let (store, clock, wake, shutdown) = (store.clone(), self.clock.clone(), evaluate_wake.clone(), shutdown.clone());
             tasks.spawn(async move { play_receipts(&recording, store.as_ref(), clock.as_ref(), &wake, shutdown).await });
         }
+        tasks.spawn(hear(store.clone(), evaluate_wake.clone(), dispatch_wake.clone(), shutdown.clone()));
         tasks.spawn({
             let (publisher, directory) = (self.publisher.clone(), self.settings.rules.directory.clone());
             let shutdown = shutdown.clone();
@@ -284,6 +285,19 @@ fn open_recording(settings: &Settings, now: Timestamp) -> anyhow::Result<Arc<Rec
     let sender = "The shop <shop@shop.example>".parse().context("the recording channel's sender")?;
     let options = recording::Options { form: recording::Form::Files, shares: Shares::ALL_DELIVERED, sender };
     Ok(Arc::new(Recording::open(&settings.recording.directory, options, now)?))
+}
+
+/// Wakes whom other processes have made work for.
+async fn hear(store: Arc<dyn Store>, evaluate: Arc<Notify>, dispatch: Arc<Notify>, mut shutdown: watch::Receiver<bool>) {
+    while !*shutdown.borrow() {
+        tokio::select! {
+            call = store.called() => match call {
+                Call::People => evaluate.notify_one(),
+                Call::Messages => dispatch.notify_one(),
+            },
+            _ = shutdown.changed() => {}
+        }
+    }
 }
 
 /// Takes the played receipts of recorded messages in as if a provider had sent them.

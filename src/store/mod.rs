@@ -772,6 +772,30 @@ pub struct Counts {
     pub attempts: u64,
 }
 
+/// What one process tells the others: that there is something to look at now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// Somebody is due.
+    People,
+    /// A message is to go out.
+    Messages,
+}
+
+impl Call {
+    pub const ALL: [Call; 2] = [Call::People, Call::Messages];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Call::People => "people",
+            Call::Messages => "messages",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|call| call.name() == name)
+    }
+}
+
 /// The store: see the module's documentation for what its operations promise. All instants come from the caller.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -1021,6 +1045,12 @@ pub trait Store: Send + Sync {
 
     /// How many other processes work on this database now.
     async fn company(&self) -> Result<u64, StoreError>;
+
+    /// The next time that another process has made somebody due, or queued a message. A hint: it may come late or not at all, so whoever waits
+    /// for it looks by itself as well. Where there is no other process it never comes.
+    async fn called(&self) -> Call {
+        std::future::pending().await
+    }
 
     /// Waits until everything is written, and lets the database go. Whatever is asked afterwards fails.
     async fn close(&self);

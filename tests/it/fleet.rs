@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rekindle::store::postgres::PostgresStore;
 use rekindle::store::{Identity, Store as _};
 use serde_json::{Value as Json, json};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::crash::{self, Seeded, TEMPLATES};
 use super::daemon::{Daemon, Place, eventually, text};
@@ -47,6 +47,13 @@ impl Fleet {
         );
         std::fs::write(place.path("rekindle.yaml"), settings).expect("written");
         Fleet { place, url }
+    }
+
+    /// As docs/scale/distribute.sql leaves the database.
+    async fn mark_as_spread(&self) {
+        let mut connection = PgConnection::connect(&self.url).await.expect("the server answers");
+        let mark = include_str!("../../docs/scale/distribute.sql").lines().find(|line| line.starts_with("insert into counters"));
+        sqlx::query(AssertSqlSafe(mark.expect("it leaves a mark"))).execute(&mut connection).await.expect("marked");
     }
 
     fn look(&self, args: &[&str]) -> std::process::Output {
@@ -137,11 +144,24 @@ fn orders(daemon: &Daemon<'_>, users: std::ops::Range<usize>) -> Vec<Json> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_daemons_share_the_work_and_outlive_each_other() {
+    two_daemons(false).await;
+}
+
+/// The same where the database says of itself that it spreads people over machines: daemons and commands work bucket by bucket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_daemons_share_the_work_where_people_are_spread() {
+    two_daemons(true).await;
+}
+
+async fn two_daemons(is_spread: bool) {
     const EACH: usize = 150;
     let Some(server) = server::shared() else { return };
     let sink = Sink::start(Options { offers: vec!["PIPELINING"], ..Options::default() }).await;
     let fleet = Fleet::new(server.database().await, sink.port);
     let key = fleet.place.write_key();
+    if is_spread {
+        fleet.mark_as_spread().await;
+    }
     let (first, second) = (fleet.place.serve("first.log"), fleet.place.serve("second.log"));
     // both hear of everybody; half of it twice
     for from in (0..2 * EACH).step_by(50) {

@@ -117,10 +117,8 @@ async fn decided_together(stores: &[Arc<dyn Store>]) {
 
     let counts = first.counts().await.expect("read");
     let entered = |rule: &str| {
-        let of = |((entered, step, what, _), _): &(&(Arc<str>, Arc<str>, What, Arc<str>), &u64)| {
-            &**entered == rule && step.is_empty() && *what == What::Entered
-        };
-        counts.entries.iter().filter(of).map(|(_, count)| *count).sum::<u64>()
+        let entries = counts.entries.iter().filter(|((of, step, what, _), _)| &**of == rule && step.is_empty() && *what == What::Entered);
+        entries.map(|(_, count)| *count).sum::<u64>()
     };
     assert_eq!(entered("thanks"), ENTRIES_MAX, "of the rule: all there is room for, and not one more");
     assert_eq!(entered("gift"), PEOPLE as u64, "another rule is not held up by it");

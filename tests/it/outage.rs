@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use rekindle::channel::{Channel, Channels, Outcome, Outgoing};
 use rekindle::clock::VirtualClock;
 use rekindle::dispatch::{self, Dispatcher};
-use rekindle::engine::action::{Channel as Kind, MessageState};
+use rekindle::engine::action::Channel as Kind;
 use rekindle::engine::decide::Pause;
 use rekindle::engine::event::{Event, EventKind};
 use rekindle::engine::rule::diagnostic::SourceFile;
@@ -172,13 +172,11 @@ impl Shop {
         }
     }
 
+    /// In one look: between two somebody is no longer due whose message is not there yet.
     async fn is_calm(&self, now: Timestamp) -> bool {
-        use MessageState::{Leased, Queued, Sending, Unknown};
         // in doubt only for as long as the answer on record is late
-        let is_open = |state: MessageState| matches!(state, Queued | Leased | Sending | Unknown);
-        let counts = self.sight.counts().await.expect("read");
-        let is_due = !self.sight.agenda(now).await.expect("read").is_empty();
-        !is_due && !counts.messages.iter().any(|((.., state), count)| is_open(*state) && *count > 0)
+        let backlog = self.sight.backlog(now).await.expect("read");
+        backlog.people_due + backlog.messages_due + backlog.messages_under_way + backlog.messages_unknown == 0
     }
 
     /// What one person has after all: messages that went and that wait, points, events.

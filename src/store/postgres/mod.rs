@@ -10,8 +10,10 @@
 //!   nobody knows. Every claim has an epoch whose upper half is that number, and every write checks it: a process that was taken for dead
 //!   writes nothing any more;
 //! - **what is forbidden is forbidden at once**: send-intents share a lock that whoever pauses something takes alone;
+//! - **who has made something ready calls the others** ([`calls`]), who look by themselves now and then all the same;
 //! - **nobody waits for ever** ([`loan`]): a database that does not answer for [`Options::answer`] is away, whatever the network says.
 
+mod calls;
 mod lease;
 mod loan;
 mod open;
@@ -25,6 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
 
+use self::calls::Calls;
 use self::lease::Lease;
 use self::loan::Loan;
 pub(super) use self::loan::within;
@@ -36,7 +39,7 @@ use super::sql::spread::{Bucket, Reach, Spread};
 use super::sql::world::{self, WorldCache};
 use super::sql::{self, Backend, Session, Supply, Tx, Work};
 use super::suppression::Hasher;
-use super::{EventSeq, ProfileId, StoreError, WorldView};
+use super::{Call, EventSeq, ProfileId, StoreError, WorldView};
 use crate::clock::Stopwatch;
 use crate::engine::coupon::Salt;
 use crate::engine::decide::World;
@@ -60,6 +63,8 @@ pub struct PostgresStore {
     answer: Option<Duration>,
     /// None: opened to read only.
     lease: Option<Arc<Lease>>,
+    /// None: opened to read only.
+    calls: Option<Arc<Calls>>,
     /// None: one machine has everybody.
     spread: Option<Arc<Spread>>,
 }
@@ -103,6 +108,14 @@ impl PostgresStore {
 
     pub async fn open_with(options: Options) -> Result<Self, StoreError> {
         open::open(options).await
+    }
+
+    /// From its answer on this process hears what others call ([`crate::store::Store::called`]).
+    pub async fn listen(&self) -> Result<(), StoreError> {
+        match &self.calls {
+            Some(calls) => calls.listen().await,
+            None => Ok(()),
+        }
     }
 
     /// Opens an existing database to look at it. Nothing is changed or claimed; whatever would write is refused.
@@ -262,6 +275,19 @@ impl Backend for PostgresStore {
         read.map_err(|error| self.failed(error))
     }
 
+    fn call(&self, call: Call) {
+        if let Some(calls) = &self.calls {
+            calls.ask(call);
+        }
+    }
+
+    async fn next_call(&self) -> Call {
+        match &self.calls {
+            Some(calls) => calls.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
     fn trusts_its_claims(&self) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.is_fresh()) && self.shared.outgrown.get().is_none()
     }
@@ -278,6 +304,9 @@ impl Backend for PostgresStore {
     async fn let_go(&self) {
         if let Some(lease) = &self.lease {
             lease.end(&self.shared).await;
+        }
+        if let Some(calls) = &self.calls {
+            calls.end();
         }
         loan::close(&self.pool).await;
     }

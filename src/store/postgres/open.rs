@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, PgConnection, PgPool, Row as _};
 
+use super::calls::Calls;
 use super::lease::Lease;
 use super::{PostgresStore, Shared, loan};
 use crate::engine::coupon::Salt;
@@ -90,7 +91,8 @@ pub(super) async fn open(options: Options) -> Result<PostgresStore, StoreError> 
     let lease = Lease::begin(for_beats, &shared, options.beat, options.dead_after).await?;
     let is_distributed = options.distributed || is_marked;
     let spread = is_distributed.then(|| Arc::new(Spread::new(lease.boot())));
-    let store = PostgresStore { pool, shared, answer, lease: Some(lease), spread };
+    let calls = Some(Calls::begin(&options.url, pool.clone(), options.answer, lease.boot()));
+    let store = PostgresStore { pool, shared, answer, lease: Some(lease), calls, spread };
     sql::finish_first_looks(&store).await?;
     Ok(store)
 }
@@ -107,7 +109,7 @@ pub(super) async fn to_read(url: &str) -> Result<PostgresStore, StoreError> {
     drop(connection);
     // who only reads gives no codes
     let shared = Arc::new(Shared::new(name, environment, Salt::default(), hasher));
-    Ok(PostgresStore { pool, shared, answer: None, lease: None, spread: None })
+    Ok(PostgresStore { pool, shared, answer: None, lease: None, calls: None, spread: None })
 }
 
 /// Whether tables and states are as this program knows them.

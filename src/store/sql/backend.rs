@@ -18,7 +18,7 @@ use crate::store::erasure::{Cause, Erased, Erasure};
 use crate::store::retention::{Kept, Oldest, Removal, RemovalRow, Removed};
 use crate::store::suppression::{Hasher, Lift, Suppress, Suppression};
 use crate::store::{
-    ApiKey, Appended, Backlog, Claim, ClaimedMessages, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq,
+    ApiKey, Appended, Backlog, Call, Claim, ClaimedMessages, Committed, Counts, DecisionCommit, DueProfiles, EntryRow, EventRow, EventSeq,
     Glance, History, Identity, IntentCommit, KeyId, Look, MessageResult, MessageRow, NewEvent, NewKey, Operation, PauseScope, ProfileId,
     ProfilePage, Publication, PublicationRow, Published, Recorded, RefusedRules, Reject, RejectRow, Restored, SetAside, SourceHour, Store,
     StoreError, StoredProfile, WorldView,
@@ -79,6 +79,16 @@ pub(in crate::store) trait Backend: Send + Sync {
     /// See [`Store::close`].
     async fn let_go(&self);
 
+    /// Tells other processes, if there may be any.
+    fn call(&self, call: Call) {
+        let _ = call;
+    }
+
+    /// See [`Store::called`].
+    async fn next_call(&self) -> Call {
+        std::future::pending().await
+    }
+
     /// Completes an error that was made where the database's name is not known.
     fn failed(&self, error: StoreError) -> StoreError;
 }
@@ -104,7 +114,11 @@ pub(super) use read;
 #[async_trait]
 impl<B: Backend> Store for B {
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<Appended, StoreError> {
-        spread::append(self, events).await
+        let appended = spread::append(self, events).await?;
+        if appended.new > 0 {
+            self.call(Call::People);
+        }
+        Ok(appended)
     }
 
     async fn keep_rejects(&self, rejects: Vec<Reject>) -> Result<(), StoreError> {
@@ -133,7 +147,12 @@ impl<B: Backend> Store for B {
 
     async fn commit_decisions(&self, batch: Vec<DecisionCommit>) -> Result<Vec<Committed>, StoreError> {
         let of = |commit: &DecisionCommit| Some(Bucket::of(commit.claim.profile));
-        spread::answers(self, batch, of, decisions::Commit::new, Some(Committed::Conflict)).await
+        let queues = batch.iter().any(|commit| !commit.decision.messages.is_empty());
+        let answers = spread::answers(self, batch, of, decisions::Commit::new, Some(Committed::Conflict)).await?;
+        if queues {
+            self.call(Call::Messages);
+        }
+        Ok(answers)
     }
 
     async fn release_profiles(&self, claims: Vec<Claim>, counts: bool) -> Result<(), StoreError> {
@@ -150,6 +169,7 @@ impl<B: Backend> Store for B {
 
     async fn reinstate(&self, at: Timestamp, profiles: Vec<ProfileId>) -> Result<(), StoreError> {
         spread::each(self, profiles, |id| Some(Bucket::of(*id)), |profiles| decisions::Reinstate { at, profiles }).await?;
+        self.call(Call::People);
         Ok(())
     }
 
@@ -178,7 +198,11 @@ impl<B: Backend> Store for B {
     }
 
     async fn record_results(&self, batch: Vec<MessageResult>) -> Result<Vec<Recorded>, StoreError> {
-        spread::results(self, batch).await
+        let recorded = spread::results(self, batch).await?;
+        if recorded.iter().any(|recorded| recorded.woke) {
+            self.call(Call::People);
+        }
+        Ok(recorded)
     }
 
     async fn open_messages(&self, after: i64, limit: usize) -> Result<Vec<(i64, MessageRow)>, StoreError> {
@@ -186,12 +210,18 @@ impl<B: Backend> Store for B {
     }
 
     async fn wake_messages(&self, at: Timestamp, messages: Vec<MessageId>) -> Result<(), StoreError> {
-        spread::wake_messages(self, at, messages).await
+        spread::wake_messages(self, at, messages).await?;
+        self.call(Call::Messages);
+        Ok(())
     }
 
     async fn suppress(&self, batch: Vec<Suppress>) -> Result<Vec<bool>, StoreError> {
         let of = |word: &Suppress| word.event.as_ref().map(|(owner, _)| Bucket::of(*owner));
-        spread::answers(self, batch, of, suppressions::SuppressAll, None).await
+        let is_new = spread::answers(self, batch, of, suppressions::SuppressAll, None).await?;
+        if is_new.contains(&true) {
+            self.call(Call::People);
+        }
+        Ok(is_new)
     }
 
     async fn lift(&self, lift: Lift) -> Result<u64, StoreError> {
@@ -373,6 +403,10 @@ impl<B: Backend> Store for B {
 
     async fn company(&self) -> Result<u64, StoreError> {
         self.others().await.map_err(|error| self.failed(error))
+    }
+
+    async fn called(&self) -> Call {
+        self.next_call().await
     }
 
     async fn close(&self) {

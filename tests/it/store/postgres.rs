@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rekindle::engine::action::{MessageState, Outcome};
+use rekindle::engine::decide::Decision;
 use rekindle::engine::time::Timestamp;
 use rekindle::store::postgres::{Options, PostgresStore};
-use rekindle::store::{Committed, Look, Store, StoreError};
+use rekindle::store::{Call, Committed, Look, Store, StoreError};
 use sqlx::{Connection as _, PgConnection};
 
 use super::exercise::{self, Harness};
@@ -66,6 +67,7 @@ macro_rules! each_of_many_processes {
             what_a_restored_dump_was_about_to_send_is_in_doubt,
             processes_share_the_work_and_nobody_is_looked_at_twice,
             promise_i3_a_pause_by_one_process_stops_the_intent_of_another,
+            a_process_hears_what_another_has_made_ready,
         }
     };
 }
@@ -228,6 +230,28 @@ async fn promise_i3_a_pause_by_one_process_stops_the_intent_of_another(database:
     assert!(first.world(hour(0)).await.expect("read").world.paused.is_some(), "and the other knows of it");
 }
 
+/// No turn is waited for: whoever has made somebody due, or queued a message, calls, and the others hear it. Own calls are not heard.
+async fn a_process_hears_what_another_has_made_ready(database: Postgres) {
+    let (first, second) = (database.process().await, database.process().await);
+    first.listen().await.expect("it listens");
+    second.listen().await.expect("it listens");
+    let heard = |store: PostgresStore| async move {
+        let patience = std::time::Duration::from_secs(60);
+        tokio::time::timeout(patience, store.called()).await.expect("it was called")
+    };
+    first.append_events(vec![from_user("u", event("a", hour(1)))]).await.expect("appended");
+    assert_eq!(heard(second.clone()).await, Call::People);
+    let due = claim_one(&second, "u", hour(1)).await;
+    let queues = Decision { messages: vec![message("u", "warn", hour(1))], ..decision(due.profile.clone(), hour(9)) };
+    second.commit_decisions(vec![commit(&due, queues)]).await.expect("committed");
+    assert_eq!(heard(first.clone()).await, Call::Messages, "what it called itself, it did not hear");
+    // many at once are few calls, and none is needed where nothing is new
+    first.append_events(vec![from_user("u", event("a", hour(1)))]).await.expect("appended");
+    sending(&second, hour(2)).await;
+    second.append_events(vec![from_user("v", event("b", hour(1)))]).await.expect("appended");
+    assert_eq!(heard(first.clone()).await, Call::People);
+}
+
 /// The server is killed and comes back: what was acknowledged is there, what was not may be repeated, and the process goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_goes_away_costs_an_error_and_nothing_else() {
@@ -265,7 +289,7 @@ async fn a_database_that_is_not_there_is_named_without_its_password() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_program_beside_it_stops_the_older_one_and_nothing_is_set_aside() {
     let Some(server) = server::shared() else { return };
-    let database = Postgres::new(server).await;
+    let database = Postgres::new(server, false).await;
     let mut connection = PgConnection::connect(&database.url).await.expect("the server answers");
     let quick = Options { beat: Duration::from_millis(100), connections: 4, ..Options::new(&database.url, "test") };
     let (quick, slow) = (PostgresStore::open_with(quick).await.expect("it opens"), database.process().await);
