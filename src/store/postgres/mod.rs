@@ -369,9 +369,6 @@ impl sql::Memory for Memory<'_> {
         0
     }
 
-    /// The statement took them from where everybody takes them.
-    fn skip_events(&mut self, _events: u64) {}
-
     fn profile_id(&mut self) -> Result<ProfileId, StoreError> {
         self.profiles.pop_front().map(ProfileId).ok_or_else(|| untaken("people"))
     }

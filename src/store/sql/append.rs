@@ -72,7 +72,6 @@ macro_rules! insert_consents {
             e.properties ->> 'text_version', "
     };
 }
-pub(super) use insert_consents;
 
 /// $1: numbers of consent events just inserted, each with the instant at which the consent ends, or null.
 pub(super) const RECORD_CONSENTS: Sql = Sql {

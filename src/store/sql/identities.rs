@@ -8,14 +8,15 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use async_trait::async_trait;
 
-use super::append::insert_consents;
-use super::rows::{Fields, States, Waits, event_row, insert_events, json};
+use super::append::RECORD_CONSENTS;
+use super::rows::{Fields, States, StoredEvent, Waits, event_columns, event_row, id_hash, insert_events, json, wake_people};
 use super::{Needs, Sql, Tx, Work, query};
 use crate::engine::action::MessageId;
+use crate::engine::event::{Event, EventKind};
 use crate::engine::merge;
 use crate::engine::profile::Profile;
 use crate::engine::time::Timestamp;
-use crate::store::{Identity, Link, NewEvent, ProfileId, StoreError};
+use crate::store::{EventSeq, Identity, Link, NewEvent, ProfileId, StoreError};
 
 /// $1: (kind, value). The known ones by their place there.
 pub(super) const FIND_IDENTITIES: Sql = Sql {
@@ -225,8 +226,8 @@ pub(super) struct Merge {
 impl Merge {
     pub async fn carry_out(&self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         let Merge { gone, stays, at } = *self;
-        copy_facts(gone, stays, at, tx).await?;
-        close(gone, stays, at, tx).await?;
+        let heard = copy_facts(gone, stays, at, tx).await?;
+        close(gone, stays, at, &heard, tx).await?;
         tracing::info!(profile.id = stays.0, gone.id = gone.0, "two profiles turned out to be one person and were merged");
         Ok(())
     }
@@ -242,49 +243,51 @@ impl Work for Merge {
     }
 }
 
-/// Events that are facts about the person: what came from outside, and what ends consent. $1 gone, $2 stays, $3 the number before theirs.
-pub(super) const COPY_FACTS: Sql = Sql {
-    sqlite: "
-    insert into events (seq, profile_id, id_hash, source, event_id, kind, name, occurred_at, received_at, waits, properties)
-    select $3 + row_number() over (order by e.seq), $2, e.id_hash, e.source, e.event_id, e.kind, e.name, e.occurred_at,
-        e.received_at, 2, e.properties
-    from events e where e.profile_id = $1 and (e.kind <> 'engine' or e.name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))
-        and not exists (select 1 from events u where u.profile_id = $2 and u.id_hash = e.id_hash
-            and u.source = e.source and u.event_id = e.event_id)
-        and not exists (select 1 from removed_events r where r.profile_id = $2 and r.id_hash = e.id_hash)",
-    postgres: "
-        insert into events (bucket, seq, profile_id, id_hash, source, event_id, kind, name, occurred_at, received_at, waits, properties)
-        select bucket($2), nextval('events_seq'), $2, e.id_hash, e.source, e.event_id, e.kind, e.name, e.occurred_at, e.received_at, 2,
-            e.properties
-        from (select * from events e where e.bucket = bucket($1) and e.profile_id = $1
-            and (e.kind <> 'engine' or e.name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))
-            and not exists (select 1 from events u where u.bucket = bucket($2) and u.profile_id = $2 and u.id_hash = e.id_hash
-                and u.source = e.source and u.event_id = e.event_id)
-            and not exists (select 1 from removed_events r where r.bucket = bucket($2) and r.profile_id = $2 and r.id_hash = e.id_hash)
-            order by e.seq) e",
-};
-
-/// $1 stays, $2 the number before those of the copied ones, $3 the person is due then, $4 gone.
-pub(super) const HEAR_FACTS: Sql = Sql {
+/// Facts about the person $1: what came from outside, and what ends consent.
+pub(super) const FACTS: Sql = Sql {
     sqlite: concat!(
-        insert_consents!(),
-        "(select c.expires_at from consents c where c.profile_id = $4 and c.source = e.source and c.event_id = e.event_id)
-        from events e where e.profile_id = $1 and e.seq > $2 and e.kind = 'consent'
-        on conflict do nothing;
-        update profiles set due_at = case when quarantined_at is null then min(coalesce(due_at, $3), $3) end,
-            woken_seq = max(woken_seq, coalesce((select max(e.seq) from events e where e.profile_id = $1), 0))
-        where id = $1"
+        "select json_group_array(json_array(e.seq, e.profile_id, ",
+        event_columns!(),
+        ") order by e.seq)
+    from events e where e.profile_id = $1
+        and (e.kind <> 'engine' or e.name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))"
     ),
     postgres: concat!(
-        insert_consents!(postgres),
-        "(select c.expires_at from consents c
-            where c.bucket = bucket($4) and c.profile_id = $4 and c.source = e.source and c.event_id = e.event_id limit 1)
-        from events e where e.bucket = bucket($1) and e.profile_id = $1 and e.seq > $2 and e.kind = 'consent'
-        on conflict do nothing;
-        update profiles set due_at = case when quarantined_at is null then least(coalesce(due_at, $3), $3) end,
-            woken_seq = greatest(woken_seq, (select max(e.seq) from events e where e.bucket = bucket($1) and e.profile_id = $1))
-        where bucket = bucket($1) and id = $1"
+        "select coalesce(json_agg(json_build_array(e.seq, e.profile_id, ",
+        event_columns!(),
+        ") order by e.seq), '[]')::text
+        from events e where e.bucket = bucket($1) and e.profile_id = $1
+            and (e.kind <> 'engine' or e.name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))"
     ),
+};
+
+/// Which facts of $1 (number, hash, source, id) the person $2 has, by which number of its own; none: it was removed there.
+pub(super) const FACTS_KNOWN: Sql = Sql {
+    sqlite: "select json_group_array(json_array(number, seq)) from (
+        select j.value ->> 0 as number, e.seq as seq from json_each($1) j join events e
+            on e.profile_id = $2 and e.id_hash = j.value ->> 1 and e.source = j.value ->> 2 and e.event_id = j.value ->> 3
+        union all
+        select j.value ->> 0, null from json_each($1) j join removed_events r on r.profile_id = $2 and r.id_hash = j.value ->> 1)",
+    postgres: "select coalesce(json_agg(json_build_array(number, seq)), '[]')::text from (
+            select (j.value ->> 0)::bigint as number, e.seq as seq from jsonb_array_elements($1::jsonb) as j(value) join events e
+                on e.bucket = bucket($2) and e.profile_id = $2 and e.id_hash = (j.value ->> 1)::bigint and e.source = j.value ->> 2
+                    and e.event_id = j.value ->> 3
+            union all
+            select (j.value ->> 0)::bigint, null from jsonb_array_elements($1::jsonb) as j(value) join removed_events r
+                on r.bucket = bucket($2) and r.profile_id = $2 and r.id_hash = (j.value ->> 1)::bigint) known",
+};
+
+/// When the consents of $1 end, by event.
+pub(super) const CONSENT_ENDS: Sql = Sql {
+    sqlite: "select json_group_array(json_array(c.event_seq, c.expires_at)) from consents c where c.profile_id = $1",
+    postgres: "select coalesce(json_agg(json_build_array(c.event_seq, c.expires_at)), '[]')::text from consents c
+        where c.bucket = bucket($1) and c.profile_id = $1",
+};
+
+/// $1: facts; $2: (profile, newest event, due), of one profile.
+pub(super) const HEAR: Sql = Sql {
+    sqlite: concat!(insert_events!("$1"), "; ", wake_people!("$2")),
+    postgres: concat!(insert_events!(postgres "$1"), "; ", wake_people!(postgres "$2")),
 };
 
 /// What of the gone profile $1 is still to go out and was never tried, and its state. What was tried may have reached the person.
@@ -304,20 +307,70 @@ pub(super) const HEARD_OF: Sql = Sql {
     postgres: "select count(*) from events where bucket = bucket($1) and profile_id = $1 and id_hash = $2 and kind = 'engine'",
 };
 
-pub(super) const INSERT_MERGED: Sql = Sql { sqlite: insert_events!("$1"), postgres: insert_events!(postgres "$1") };
-
-async fn copy_facts(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    tx.take(Needs { events: 1, ..Needs::default() }).await?;
-    let before = tx.memory.event_seq()?;
-    let copied = query(&COPY_FACTS).bind(gone.0).bind(stays.0).bind(before.0).execute(&mut tx.session).await?;
-    tx.memory.skip_events(copied);
-    tell(gone, stays, at, tx).await?;
-    query(&HEAR_FACTS).bind(stays.0).bind(before.0).bind(at.as_ms()).bind(gone.0).execute(&mut tx.session).await?;
-    Ok(())
+/// What the one that stays has heard.
+struct Heard {
+    /// Of each consent of the one that goes: its number there, and here; none: it is not on record here.
+    consents: Vec<(i64, Option<i64>)>,
 }
 
-/// Tells the profile that stays what the shop did for the one that goes, unless it has heard.
-async fn tell(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+async fn copy_facts(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<Heard, StoreError> {
+    let answer = query(&FACTS).bind(gone.0).fetch_one(&mut tx.session).await?;
+    let facts: Vec<(EventSeq, Event)> = Fields::all::<StoredEvent>("events", &answer)?
+        .into_iter()
+        .map(|fact| fact.read().map(|(seq, _, event)| (seq, event)))
+        .collect::<Result<_, _>>()?;
+    let known = facts_known(&facts, stays, tx).await?;
+    let merged = merged_event(gone, stays, at, tx).await?;
+    tx.take(Needs { events: facts.len() - known.len() + usize::from(merged.is_some()), ..Needs::default() }).await?;
+    let (mut rows, mut consents, mut new_consents) = (Vec::new(), Vec::new(), Vec::new());
+    let mut newest = None;
+    for (number, (old, fact)) in facts.iter().enumerate() {
+        let here = match known.get(&number) {
+            Some(here) => *here,
+            None => {
+                let seq = tx.memory.event_seq()?;
+                rows.push(event_row(seq, stays, fact, Waits::AndWakes)?);
+                newest = Some(seq);
+                new_consents.extend((fact.kind == EventKind::Consent).then_some((old.0, seq.0)));
+                Some(seq.0)
+            }
+        };
+        consents.extend((fact.kind == EventKind::Consent).then_some((old.0, here)));
+    }
+    if let Some(event) = &merged {
+        let seq = tx.memory.event_seq()?;
+        rows.push(event_row(seq, stays, event, Waits::AndWakes)?);
+        newest = Some(seq);
+    }
+    let Some(newest) = newest else { return Ok(Heard { consents }) };
+    let due = [(stays.0, newest.0, at.as_ms())];
+    query(&HEAR).bind(json(&rows)?).bind(json(&due)?).execute(&mut tx.session).await?;
+    if !new_consents.is_empty() {
+        let answer = query(&CONSENT_ENDS).bind(gone.0).fetch_one(&mut tx.session).await?;
+        let ends: HashMap<i64, Option<i64>> = Fields::all::<(i64, Option<i64>)>("consents", &answer)?.into_iter().collect();
+        let proofs: Vec<(i64, Option<i64>)> = new_consents.into_iter().map(|(old, new)| (new, ends.get(&old).copied().flatten())).collect();
+        query(&RECORD_CONSENTS).bind(json(&proofs)?).execute(&mut tx.session).await?;
+    }
+    Ok(Heard { consents })
+}
+
+/// Which of these facts the one that stays has already, by their place.
+async fn facts_known(facts: &[(EventSeq, Event)], stays: ProfileId, tx: &mut Tx<'_>) -> Result<HashMap<usize, Option<i64>>, StoreError> {
+    if facts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let asked: Vec<_> = facts.iter().enumerate().map(|(number, (_, fact))| (number, id_hash(fact), &*fact.source, &*fact.id)).collect();
+    let answer = query(&FACTS_KNOWN).bind(json(&asked)?).bind(stays.0).fetch_one(&mut tx.session).await?;
+    let mut known: HashMap<usize, Option<i64>> = HashMap::new();
+    for (number, here) in Fields::all::<(usize, Option<i64>)>("events", &answer)? {
+        let seq = known.entry(number).or_default();
+        *seq = seq.or(here);
+    }
+    Ok(known)
+}
+
+/// What tells the profile that stays what the shop did for the one that goes; none: it has heard.
+async fn merged_event(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<Option<Event>, StoreError> {
     let rows = query(&STILL_OPEN).bind(gone.0).fetch_all(&mut tx.session).await?;
     let open: Vec<MessageId> = rows.iter().map(|row| Fields::of("messages", row).message_id("id")).collect::<Result<_, _>>()?;
     let row = query(&GONE_STATE).bind(gone.0).fetch_one(&mut tx.session).await?;
@@ -328,29 +381,22 @@ async fn tell(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>)
         Err(error) => {
             // its facts are on record all the same; what is lost is which messages it had
             tracing::error!(profile.id = gone.0, "merged without its messages and coupons: {error}");
-            return Ok(());
+            return Ok(None);
         }
     };
     let event = merge::event(&state, gone.0, &open, at);
-    let row = query(&HEARD_OF).bind(stays.0).bind(super::rows::id_hash(&event)).fetch_one(&mut tx.session).await?;
-    if Fields::of("events", &row).next::<i64>("count")? > 0 {
-        return Ok(());
-    }
-    tx.take(Needs { events: 1, ..Needs::default() }).await?;
-    let seq = tx.memory.event_seq()?;
-    let row = event_row(seq, stays, &event, Waits::AndWakes)?;
-    query(&INSERT_MERGED).bind(json(&[row])?).execute(&mut tx.session).await?;
-    Ok(())
+    let row = query(&HEARD_OF).bind(stays.0).bind(id_hash(&event)).fetch_one(&mut tx.session).await?;
+    let has_heard = Fields::of("events", &row).next::<i64>("count")? > 0;
+    Ok((!has_heard).then_some(event))
 }
 
-/// $1 gone, $2 stays, $3 now. Set aside as well as merged, so that whatever leaves people alone who are set aside leaves this one. Its
+/// $1 gone, $2 stays, $3 now, $4 consents (number there, number here or null). Set aside as well as merged, so that whatever leaves people alone who are set aside leaves this one. Its
 /// consents stay beside their copies: they are the proof for messages that went out. What was removed of it is known again here.
 pub(super) const CLOSE: Sql = Sql {
     sqlite: "
     insert into removed_events (profile_id, id_hash) select $2, id_hash from removed_events where profile_id = $1 on conflict do nothing;
-    update messages set consent_seq = (select n.seq from events o join events n on n.profile_id = $2 and n.id_hash = o.id_hash
-            and n.source = o.source and n.event_id = o.event_id where o.profile_id = $1 and o.seq = messages.consent_seq)
-    where profile_id = $1 and consent_seq is not null;
+    update messages set consent_seq = j.here from (select value ->> 0 as there, value ->> 1 as here from json_each($4)) j
+    where messages.profile_id = $1 and messages.consent_seq = j.there;
     update identities set profile_id = $2 where profile_id = $1;
     update profiles set merged_into = $2, quarantined_at = $3, quarantined_because = 'merged into profile ' || $2, due_at = null,
         version = version + 1
@@ -362,10 +408,9 @@ pub(super) const CLOSE: Sql = Sql {
     postgres: "
         insert into removed_events (bucket, profile_id, id_hash)
         select bucket($2), $2, id_hash from removed_events where bucket = bucket($1) and profile_id = $1 on conflict do nothing;
-        update messages set consent_seq = (select n.seq from events o join events n on n.bucket = bucket($2) and n.profile_id = $2
-                and n.id_hash = o.id_hash and n.source = o.source and n.event_id = o.event_id
-                where o.bucket = bucket($1) and o.profile_id = $1 and o.seq = messages.consent_seq)
-        where bucket = bucket($1) and profile_id = $1 and consent_seq is not null;
+        update messages set consent_seq = j.here
+        from (select (value ->> 0)::bigint as there, (value ->> 1)::bigint as here from jsonb_array_elements($4::jsonb) as value) j
+        where messages.bucket = bucket($1) and messages.profile_id = $1 and messages.consent_seq = j.there;
         update identities set profile_id = $2 where profile_id = $1;
         update profiles set merged_into = $2::bigint, quarantined_at = $3, quarantined_because = 'merged into profile ' || ($2::bigint)::text,
             due_at = null, version = version + 1
@@ -377,7 +422,7 @@ pub(super) const CLOSE: Sql = Sql {
             and (kind <> 'engine' or name in ('unsubscribed', 'complained', 'suppressed', 'suppression_lifted'))",
 };
 
-async fn close(gone: ProfileId, stays: ProfileId, at: Timestamp, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    query(&CLOSE).bind(gone.0).bind(stays.0).bind(at.as_ms()).execute(&mut tx.session).await?;
+async fn close(gone: ProfileId, stays: ProfileId, at: Timestamp, heard: &Heard, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    query(&CLOSE).bind(gone.0).bind(stays.0).bind(at.as_ms()).bind(json(&heard.consents)?).execute(&mut tx.session).await?;
     Ok(())
 }

@@ -140,9 +140,6 @@ pub(in crate::store) trait Memory: Send {
     /// What the next event's number would be, where one process gives out all of them.
     fn next_event(&self) -> i64;
 
-    /// A statement has given out so many numbers after the latest itself.
-    fn skip_events(&mut self, events: u64);
-
     /// The next person's, who is created by it.
     fn profile_id(&mut self) -> Result<ProfileId, StoreError>;
 

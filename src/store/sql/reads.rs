@@ -1,6 +1,6 @@
 //! Reading without a claim: one person, everybody in pages, the decision log, sums.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::identities::{FIND_IDENTITIES, parts as identity_parts};
 use super::retention;
@@ -236,16 +236,11 @@ pub(super) const IDENTITIES_OF: Sql = Sql {
     sqlite: "select kind, value from identities where profile_id = $1 order by kind, value",
     postgres: "select kind, value from identities where profile_id = $1 order by kind collate \"C\", value collate \"C\"",
 };
-/// Profiles that turned out to be the person $1, and those that had turned out to be one of them.
-pub(super) const MERGED_OF: Sql = Sql {
-    sqlite: "with recursive merged (id) as (
-        select id from profiles where merged_into = $1
-        union select p.id from merged m join profiles p on p.merged_into = m.id)
-    select json_group_array(id) from merged",
-    postgres: "with recursive merged (id) as (
-            select id from profiles where merged_into = $1
-            union select p.id from merged m join profiles p on p.merged_into = m.id)
-        select coalesce(json_agg(id), '[]')::text from merged",
+/// Profiles that turned out to be one of the people $1.
+pub(super) const MERGED_INTO: Sql = Sql {
+    sqlite: "select json_group_array(p.id) from json_each($1) j join profiles p on p.merged_into = j.value",
+    postgres: "select coalesce(json_agg(p.id), '[]')::text from jsonb_array_elements_text($1::jsonb) as j(value)
+        join profiles p on p.merged_into = j.value::bigint",
 };
 pub(super) const CONSENTS_OF: Sql = Sql {
     sqlite: "select event_id, source, purpose, channel, granted, occurred_at
@@ -287,10 +282,14 @@ pub(super) async fn history(session: &mut Session<'_>, id: ProfileId) -> Result<
     Ok(history)
 }
 
-/// Profiles that turned out to be this person.
+/// Profiles that turned out to be this person, and those that had turned out to be one of them.
 pub(super) async fn merged(session: &mut Session<'_>, id: ProfileId) -> Result<Vec<ProfileId>, StoreError> {
-    let merged = query(&MERGED_OF).bind(id.0).fetch_one(session).await?;
-    Ok(Fields::all::<i64>("profiles", &merged)?.into_iter().map(ProfileId).collect())
+    let (mut merged, mut latest) = (BTreeSet::new(), vec![id.0]);
+    while !latest.is_empty() {
+        let answer = query(&MERGED_INTO).bind(json(&latest)?).fetch_one(session).await?;
+        latest = Fields::all::<i64>("profiles", &answer)?.into_iter().filter(|found| merged.insert(*found)).collect();
+    }
+    Ok(merged.into_iter().map(ProfileId).collect())
 }
 
 fn identity_kind(kind: &str) -> Option<fn(Name) -> Identity> {

@@ -70,10 +70,6 @@ impl sql::Memory for Memory {
         self.numbers.next_event
     }
 
-    fn skip_events(&mut self, events: u64) {
-        self.numbers.next_event += events as i64;
-    }
-
     fn profile_id(&mut self) -> Result<ProfileId, StoreError> {
         let id = self.numbers.next_profile;
         self.numbers.next_profile += 1;
