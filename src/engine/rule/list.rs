@@ -27,7 +27,7 @@ impl List {
             let there: Vec<&str> = columns.iter().collect();
             return Err(format!("it has no column `{column}`; its first line names {}", there.join(", ")));
         };
-        let mut people = HashSet::new();
+        let mut people: HashSet<Box<str>> = HashSet::new();
         for row in reader.records() {
             let row = row.map_err(|error| match error.position() {
                 Some(position) => format!("line {}: the row has another number of columns than the first line", position.line()),
@@ -42,7 +42,7 @@ impl List {
             return Err(format!("nobody stands in its column `{column}`"));
         }
         // whoever is in it counts, not the order of the rows
-        let digest = people.iter().fold(0, |sum: u64, id: &Box<str>| sum.wrapping_add(XxHash3_64::oneshot(id.as_bytes())));
+        let digest = people.iter().fold(0_u64, |sum, id| sum.wrapping_add(XxHash3_64::oneshot(id.as_bytes())));
         Ok(List { people, digest })
     }
 

@@ -333,7 +333,7 @@ async fn a_newer_program_beside_it_stops_the_older_one_and_nothing_is_set_aside(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_transaction_of_somebody_else_is_told_of_and_claims_go_on() {
     let Some(server) = server::shared() else { return };
-    let database = Postgres::new(server).await;
+    let database = Postgres::new(server, false).await;
     let store = database.process().await;
     assert_eq!(store.backlog(hour(1)).await.expect("read").transaction_seconds, 0);
     let mut analyst = PgConnection::connect(&database.url).await.expect("the server answers");

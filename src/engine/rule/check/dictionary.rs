@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::lists::{self, Lists};
 use super::condition::{Compiler, identifiers, texts};
+use super::lists::{self, Lists};
 use super::read::{Fields, Findings, unknown};
 use super::{Section, engine_events};
 use crate::engine::event::Value;
@@ -289,12 +289,16 @@ fn segment(entry: &Entry, lists: &Lists, compiler: &Compiler<'_>) -> Option<Segm
     let name = findings.identifier(entry);
     let mut fields = Fields::of(&entry.value, "a segment", findings)?;
     fields.read("name", |node| findings.text(node, "a text"));
-    let list = fields.get(lists::DIGEST).and_then(Node::text).and_then(|digest| lists.get(digest));
+    let list = fields.made(lists::DIGEST).and_then(Node::text).and_then(|digest| lists.get(digest));
     let condition = if fields.has("file") || fields.has("column") {
         let path = fields.required("file", "RK0102", "write the file: `file: lists/autumn.csv`");
         let column = fields.required("column", "RK0102", "write the column that holds user ids: `column: user_id`");
         if let Some(node) = fields.get("when") {
-            findings.wrong(node, "a segment is a list or a condition, not both", "make two segments, and a third of both: `when: list && other`".to_owned());
+            findings.wrong(
+                node,
+                "a segment is a list or a condition, not both",
+                "make two segments, and a third of both: `when: list && other`".to_owned(),
+            );
         }
         path.and_then(|node| findings.text(node, "a file of the rules directory"));
         column.and_then(|node| findings.text(node, "a column of the file"));

@@ -13,8 +13,8 @@ use crate::engine::rule::syntax::{Entry, Kind, Node};
 /// The lists by their digest, as it stands at the segments.
 pub type Lists = BTreeMap<String, Arc<List>>;
 
-/// A key that no file can hold: the digest of the list that a segment names.
-pub const DIGEST: &str = "(list)";
+/// A key that no file can hold (YAML has no such character): the digest of the list that a segment names.
+pub const DIGEST: &str = "\0list";
 
 /// Whether a file of the rules directory is a list.
 pub fn is_list(path: &str) -> bool {

@@ -7,9 +7,9 @@
 mod condition;
 mod derive;
 mod dictionary;
-mod lists;
 pub mod engine_events;
 mod ladder;
+mod lists;
 mod policy;
 mod program;
 mod read;
@@ -24,8 +24,8 @@ use twox_hash::XxHash3_64;
 
 use self::condition::Compiler;
 use self::derive::Texts;
-pub use self::lists::is_list;
 use self::lists::Lists;
+pub use self::lists::is_list;
 use self::read::Findings;
 use super::diagnostic::{Diagnostic, SourceFile};
 use super::language::FILE;

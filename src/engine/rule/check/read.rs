@@ -504,6 +504,8 @@ pub struct Fields<'n, 'f> {
     entries: &'n [Entry],
     findings: &'f Findings,
     known: Vec<&'static str>,
+    /// Keys that stand in no file.
+    made: Vec<&'static str>,
     /// Keys that must be there and are not: said at the end, unless a misspelt key explains it.
     missing: Vec<(&'static str, Diagnostic)>,
     /// "a rule", "a step".
@@ -513,7 +515,7 @@ pub struct Fields<'n, 'f> {
 impl<'n, 'f> Fields<'n, 'f> {
     pub fn of(node: &'n Node, what: &'static str, findings: &'f Findings) -> Option<Self> {
         match node.entries() {
-            Some(entries) => Some(Fields { node, entries, findings, known: Vec::new(), missing: Vec::new(), what }),
+            Some(entries) => Some(Fields { node, entries, findings, known: Vec::new(), made: Vec::new(), missing: Vec::new(), what }),
             None => {
                 let keys = language::shape(what).map(|shape| {
                     let required = shape.keys.iter().filter(|key| key.is_required).map(|key| key.name);
@@ -549,6 +551,12 @@ impl<'n, 'f> Fields<'n, 'f> {
 
     pub fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|e| &*e.key.text == key)
+    }
+
+    /// The value of a key that no file can hold, put there as the files were read.
+    pub fn made(&mut self, key: &'static str) -> Option<&'n Node> {
+        self.made.push(key);
+        self.entries.iter().find(|e| &*e.key.text == key).map(|e| &e.value)
     }
 
     /// A key that must be there; `help` is a line to paste.
@@ -592,7 +600,7 @@ impl<'n, 'f> Fields<'n, 'f> {
         let mut explained = Vec::new();
         for entry in self.entries {
             let key = &*entry.key.text;
-            if self.known.contains(&key) {
+            if self.known.contains(&key) || self.made.contains(&key) {
                 continue;
             }
             let message = format!("unknown key `{key}` in {}", self.what);
