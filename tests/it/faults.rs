@@ -9,8 +9,8 @@ const FAULTS: usize = 70;
 /// At least so many have a test.
 const COVERED_MIN: usize = 60;
 
-/// Functions of a file that are tests: marked as such, of the conformance suite (which each store's module makes tests of), or of a
-/// property.
+/// Functions of a file that are tests: marked as such, of the conformance suite (which each store's module makes tests of), or of the
+/// tests of many processes (which are made of them for each way that PostgreSQL is used).
 fn tests_of(text: &str) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
     let mut is_marked = false;
@@ -21,7 +21,8 @@ fn tests_of(text: &str) -> BTreeSet<&str> {
         let Some((before, after)) = line.split_once("fn ") else { continue };
         let name = after.split(['(', '<']).next().unwrap_or_default();
         let is_exercise = before == "pub async " && after.contains("(h: &dyn Harness)");
-        if std::mem::take(&mut is_marked) || is_exercise {
+        let is_of_many_processes = before == "async " && after.contains("(database: Postgres)") && text.contains("many_processes!");
+        if std::mem::take(&mut is_marked) || is_exercise || is_of_many_processes {
             found.insert(name);
         }
     }

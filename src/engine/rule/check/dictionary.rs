@@ -290,10 +290,12 @@ fn segment(entry: &Entry, lists: &Lists, compiler: &Compiler<'_>) -> Option<Segm
     let mut fields = Fields::of(&entry.value, "a segment", findings)?;
     fields.read("name", |node| findings.text(node, "a text"));
     let list = fields.made(lists::DIGEST).and_then(Node::text).and_then(|digest| lists.get(digest));
-    let condition = if fields.has("file") || fields.has("column") {
+    // all are asked for, so that whoever misspells one is told of all
+    let (when, of_list) = (fields.get("when"), fields.get("file").or(fields.get("column")).is_some());
+    let condition = if of_list {
         let path = fields.required("file", "RK0102", "write the file: `file: lists/autumn.csv`");
         let column = fields.required("column", "RK0102", "write the column that holds user ids: `column: user_id`");
-        if let Some(node) = fields.get("when") {
+        if let Some(node) = when {
             findings.wrong(
                 node,
                 "a segment is a list or a condition, not both",
