@@ -299,6 +299,10 @@ impl Findings {
         let first = node.entries().and_then(<[Entry]>::first);
         let help = match (node.text(), first) {
             (Some(text), _) if !node.is_null() => format!("write a list: `[{text}]`"),
+            // a name for each item, where the name is one of its keys
+            (None, Some(first)) if first.value.entries().is_some() => {
+                format!("write a list: `- id: {}` and below it its keys", first.key.text)
+            }
             (None, Some(first)) => {
                 format!("each item of a list begins with a dash: `- {}: {}`", first.key.text, first.value.text().unwrap_or("..."))
             }
