@@ -825,7 +825,8 @@ pub trait Store: Send + Sync {
 
     // -- evaluate
 
-    /// Claims up to `limit` profiles that are due at `now`, the longest due first. One that was claimed [`SUSPECT_AFTER`] times without a
+    /// Claims up to `limit` profiles that are due at `now`, the longest due first (where people are spread over machines: of those that lie
+    /// together). One that was claimed [`SUSPECT_AFTER`] times without a
     /// result is claimed alone.
     async fn claim_due(&self, now: Timestamp, limit: usize, worker: &str) -> Result<DueProfiles, StoreError>;
 
