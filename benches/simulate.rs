@@ -1,7 +1,7 @@
 //! What a replay costs: a million events of 50,000 people over a year under twenty rules, on one thread, beside the bare replay of the same
 //! events by hand (a row for each person, a heap of due times, no rules), in the same run.
 //!
-//! `cargo bench --bench simulate` prints both and their ratio. `EVENTS=100000` makes it smaller.
+//! `cargo bench --bench simulate` prints both and their ratio. `REKINDLE_BENCH_EVENTS=100000` makes it smaller.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -25,7 +25,7 @@ const YEAR_MS: i64 = 365 * DAY_MS;
 
 fn main() {
     let is_trial = std::env::args().any(|arg| arg == "--test" || arg == "--list");
-    let asked = std::env::var("EVENTS").ok().and_then(|text| text.parse().ok());
+    let asked = std::env::var("REKINDLE_BENCH_EVENTS").ok().and_then(|text| text.parse().ok());
     let count: usize = asked.unwrap_or(if is_trial { 2_000 } else { 1_000_000 });
     let (events, rules) = (events(count, count / 20), Arc::new(rules()));
 
