@@ -104,7 +104,7 @@ fn rules() -> RuleSet {
     let send = "send: { template: t, channels: [email], category: service }";
     let mut text = String::from(
         "rekindle: 1\nevents:\n  order_completed: { name: Order Completed, active: true, properties: { order_id: { type: string, required: true }, total: { type: money, required: true } } }\n  \
-         session_started: { name: Session Started, active: true }\nprogram: { currency: GBP }\npolicy:\n  time: { zone: { last: Europe/London } }\n  consent: { service: always }\n  \
+         session_started: { name: Session Started, active: true }\nprogram: { currency: GBP }\npolicy:\n  time: { zone: { last: Europe/London } }\n  consent: { marketing: always, service: always }\n  \
          sources: { quiet: { below: 20%, of: same_weekday_hours_last_4_weeks, for: 6h, min_baseline: 20, holds: [] } }\n  channels: { email: { provider: recording } }\n  \
          caps: [{ id: week, per: user, max: 5, window: 7d }]\nrules:\n",
     );
