@@ -117,9 +117,11 @@ impl Lease {
     async fn beat(&self, shared: &Shared) -> Result<(), StoreError> {
         let mut loan = Loan::of(&self.pool).await?;
         let since = Stopwatch::start();
-        if self.renounced.swap(false, Ordering::AcqRel) {
-            self.boot
-                .store(join(&mut loan, shared).await.inspect_err(|_| self.renounced.store(true, Ordering::Release))?, Ordering::Release);
+        if self.renounced.load(Ordering::Acquire) {
+            let boot = join(&mut loan, shared).await?;
+            // only now: whoever gives up waiting for the other number has not got it
+            self.renounced.store(false, Ordering::Release);
+            self.boot.store(boot, Ordering::Release);
         } else if sqlx::query(BEAT).bind(self.boot()).execute(&mut *loan).await?.rows_affected() == 0 {
             tracing::warn!(database = %shared.name, boot = self.boot(), "this process was taken for dead; it goes on under another number, and what it had claimed is free");
             self.boot.store(join(&mut loan, shared).await?, Ordering::Release);

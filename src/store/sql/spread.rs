@@ -175,7 +175,8 @@ pub(super) async fn intents<B: Backend>(
     batch: Vec<crate::store::IntentCommit>,
 ) -> Result<Vec<Committed>, StoreError> {
     let of = |share: &crate::store::IntentCommit| Some(Bucket::of(share.profile_id));
-    answers(store, batch, of, |part| outbox::Intents::new(generation, part), Some(Committed::Conflict)).await
+    // if nobody knows of one part, all are called back: no byte of any has left
+    answers(store, batch, of, |part| outbox::Intents::new(generation, part), None).await
 }
 
 /// Results know their messages only: whose those are is looked up everywhere first.
