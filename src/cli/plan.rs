@@ -1,23 +1,23 @@
 //! `rekindle plan`: what would happen if these rules went live now, beside what happens anyway.
 
-use std::collections::{BTreeSet, HashMap};
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use super::database::{self, Database};
 use super::simulate::limits::{self, Limit};
-use super::simulate::{Outcome, page, usable};
+use super::simulate::{Outcome, show, usable};
 use super::{ExitCode, Format};
 use crate::clock::{Clock as _, SystemClock};
 use crate::engine::decide::World;
 use crate::engine::gate;
+use crate::engine::profile::Name;
 use crate::engine::rule::difference::difference;
 use crate::engine::rule::{RuleSet, check};
-use crate::engine::time::{Span, Timestamp, Zone};
+use crate::engine::time::{HOUR_MS, Span, Timestamp, Zone};
 use crate::rulebook::Rulebook;
 use crate::simulate::Timeline;
 use crate::simulate::compare::Comparison;
@@ -91,8 +91,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         passed_limits: Vec::new(),
     };
     outcome.report.notes.push(NOTE.to_owned());
-    outcome.passed_limits = limits::passed(&args.fail_if, &outcome);
-    show(&args, &outcome)?;
+    outcome.passed_limits = limits::passed(&args.fail_if, &outcome)?;
+    show(&outcome, "A plan", args.html.as_deref(), args.format)?;
     let is_fine = outcome.report.faults.is_empty() && outcome.passed_limits.is_empty();
     Ok(if is_fine { ExitCode::Fine } else { ExitCode::Finding })
 }
@@ -104,6 +104,8 @@ const NOTE: &str = "everybody's present state went forward as if nobody did anyt
 struct Present {
     people: Vec<StoredProfile>,
     world: World,
+    /// Within the last hour, by rule: what brakes count.
+    entered: BTreeMap<Name, u64>,
     live: Arc<RuleSet>,
     /// The rules that runs under way began with.
     older: HashMap<u64, Arc<RuleSet>>,
@@ -121,6 +123,9 @@ impl Present {
             let page = store.profiles(after, PAGE).await?;
             let looked_at = |stored: &StoredProfile| stored.quarantined.is_none() && stored.merged_into.is_none();
             let in_sample = |user: &str| args.sample.is_none_or(|share| gate::bucket(SAMPLE_SALT, user) < share);
+            for (_, user, error) in page.unreadable {
+                eprintln!("warning: {user} is left out: {error}");
+            }
             people.extend(page.profiles.into_iter().filter(|stored| looked_at(stored) && in_sample(&stored.profile.key)));
             after = page.last;
             if after.is_none() {
@@ -133,13 +138,14 @@ impl Present {
             older.insert(version, database::rules_of(store, version).await?);
         }
         let world = World::clone(&store.world(live.policy.month_start(now)).await?.world);
-        Ok(Present { people, world, live, older, now })
+        let entered = store.entries_since(now.plus_ms(-HOUR_MS)).await?;
+        Ok(Present { people, world, entered, live, older, now })
     }
 
     /// Where they would be at `until`: with the live rules, or with others that go live now.
     fn ahead(&self, candidate: Option<&Arc<RuleSet>>, until: Timestamp) -> (Report, Journal) {
-        let mut timeline = Timeline::new(Arc::clone(&self.live), self.now, self.now).without_history().with_journal();
-        timeline.world = self.world.clone();
+        let timeline = Timeline::new(Arc::clone(&self.live), self.now, self.now).without_history().with_journal();
+        let mut timeline = timeline.in_world(self.world.clone(), self.entered.clone());
         for set in self.older.values() {
             timeline.knows(Arc::new(check::under_present(set, &self.live).0));
         }
@@ -152,15 +158,4 @@ impl Present {
         timeline.advance_to(until);
         (Report::of(&timeline), timeline.into_journal())
     }
-}
-
-fn show(args: &Args, outcome: &Outcome) -> anyhow::Result<()> {
-    if let Some(path) = &args.html {
-        fs::write(path, page::render("A plan", outcome)).with_context(|| format!("cannot write `{}`", path.display()))?;
-    }
-    match args.format {
-        Format::Text => print!("{outcome}"),
-        Format::Json => println!("{}", serde_json::to_string_pretty(outcome).context("the report cannot be written as JSON")?),
-    }
-    Ok(())
 }

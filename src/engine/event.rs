@@ -86,7 +86,15 @@ pub struct Event {
     pub properties: Map<String, Json>,
 }
 
+/// The engine's events that tell what people and providers said, not what the engine did: no replay makes them anew.
+pub const SAID: [&str; 4] = ["unsubscribed", "complained", "suppressed", "suppression_lifted"];
+
 impl Event {
+    /// Whether it came from without: everything else follows from such events and the rules.
+    pub fn is_fact(&self) -> bool {
+        self.kind != EventKind::Engine || SAID.contains(&&*self.name)
+    }
+
     /// The order in which a look absorbs what waits: by time of occurrence, then id, so that arrival does not matter.
     pub fn order_key(&self) -> (Timestamp, &str) {
         (self.occurred_at, &self.id)

@@ -282,10 +282,9 @@ impl Walk<'_> {
 
 /// How many facts the store would remove.
 fn old_events(history: &History, before: Timestamp) -> u64 {
-    const KEPT: [&str; 5] = ["unsubscribed", "complained", "suppressed", "suppression_lifted", "profile_merged"];
     let may_go = |event: &Event| match event.kind {
         EventKind::Track => true,
-        EventKind::Engine => !KEPT.contains(&&*event.name),
+        EventKind::Engine => !event.is_fact() && &*event.name != "profile_merged",
         EventKind::Identify | EventKind::Consent => false,
     };
     let events = history.events.iter().filter(|(event, absorbed)| *absorbed && event.received_at < before);

@@ -147,9 +147,9 @@ impl Change {
     }
 }
 
-/// What a person feels or what counts for them: messages, actions, points and coupons by rules. Entering alone is not felt.
+/// What a person feels or what counts for them: messages, actions, points, coupons, tiers. Entering alone is not felt.
 fn is_felt(note: &Note) -> bool {
-    matches!(note.what, Noted::Sent { .. } | Noted::Acted | Noted::Points { .. } | Noted::Tier { .. })
+    matches!(note.what, Noted::Sent { .. } | Noted::Acted | Noted::Points { .. } | Noted::Coupon { .. } | Noted::Tier { .. })
 }
 
 fn lives<'a>(journal: &'a Journal, from: Timestamp, until: Timestamp) -> BTreeMap<&'a Name, Life<'a>> {
@@ -237,7 +237,7 @@ fn what(journal: &Journal, note: &Note) -> String {
         Noted::Dropped { gate } => format!("dropped by {}", name(gate)),
         Noted::Skipped { because } => format!("skipped: {}", name(because)),
         Noted::Points { kind, class, amount } => format!("{amount:+} points ({}, {})", kind.name(), name(class)),
-        Noted::Coupon { coupon, .. } => format!("coupon {}", name(coupon)),
+        Noted::Coupon { coupon, value } => format!("coupon {} ({value} minor units)", name(coupon)),
         Noted::Tier { from, to } => format!("tier {} to {}", name(from), name(to)),
     }
 }
@@ -264,7 +264,7 @@ impl fmt::Display for Comparison {
             writeln!(f, "  {:>15}  {:>15}", both(change.entered), both(change.sent))?;
         }
         for tier in &self.tiers {
-            writeln!(f, "tier {} to {}: {} people before, {} after", tier.from, tier.to, tier.before, tier.after)?;
+            writeln!(f, "tier {} to {}: {} times before, {} after", tier.from, tier.to, tier.before, tier.after)?;
         }
         for example in &self.examples {
             let kind = match example.kind {

@@ -208,7 +208,8 @@ impl Stake {
     }
 
     fn of(what: String, unit: String, people: HashMap<Index, i64>) -> Self {
-        let mut amounts: Vec<i64> = people.into_values().collect();
+        // what was given and went back concerns nobody
+        let mut amounts: Vec<i64> = people.into_values().filter(|amount| *amount != 0).collect();
         amounts.sort_unstable_by_key(|amount| amount.abs());
         // the smallest amount that at least that share of the people do not exceed
         let at = |share: usize| amounts.get((amounts.len() * share).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0);

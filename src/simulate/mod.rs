@@ -221,6 +221,27 @@ impl Timeline {
         self
     }
 
+    /// In a world that has been going on: its pauses and rules, what its budgets have given this month, and who entered within the hour, as
+    /// if they had come just now.
+    #[must_use]
+    pub fn in_world(mut self, world: World, entered: BTreeMap<Name, u64>) -> Self {
+        self.world = world;
+        self.budget_month = self.month();
+        let now = self.now;
+        let recent = |count: u64| std::iter::repeat_n(now, usize::try_from(count).unwrap_or(usize::MAX)).collect();
+        self.recent_entries = entered.into_iter().map(|(rule, count)| (rule, recent(count))).collect();
+        self
+    }
+
+    /// What happened until now counts no more; it stays as it is.
+    pub fn count_from_here(&mut self) {
+        self.counts = Counts::default();
+        self.people.iter_mut().for_each(|person| person.steps.clear());
+        if let Some(journal) = &mut self.journal {
+            journal.entered_by.clear();
+        }
+    }
+
     /// What was noted so far; empty if nothing was to be.
     pub fn into_journal(self) -> Journal {
         self.journal.unwrap_or_default()
@@ -533,9 +554,14 @@ impl Timeline {
         }
     }
 
-    fn turn_budget_month(&mut self) {
+    /// The shop's month of this instant.
+    fn month(&self) -> Option<(i16, i8)> {
         let today = self.now.local(&self.rules.policy.zone.last).date();
-        let month = Some((today.year(), today.month()));
+        Some((today.year(), today.month()))
+    }
+
+    fn turn_budget_month(&mut self) {
+        let month = self.month();
         if self.budget_month != month {
             self.budget_month = month;
             self.world.budgets.clear();

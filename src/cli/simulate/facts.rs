@@ -43,8 +43,8 @@ pub async fn read(args: &Args, rules: &RuleSet) -> anyhow::Result<Facts> {
         }
         (None, Some(place)) => {
             let store = place.open_to_read().await?;
-            let events = of_store(store.as_ref()).await?;
-            (place.to_string(), Some(store), events, Vec::new())
+            let (events, unreadable) = of_store(store.as_ref()).await?;
+            (place.to_string(), Some(store), events, unreadable)
         }
         (None, None) => bail!("say what to replay: --events FILE or --db DATABASE"),
     };
@@ -96,28 +96,40 @@ fn of_file(path: &Path, rules: &RuleSet) -> anyhow::Result<Read> {
     Ok((events, rejected))
 }
 
-/// All facts on record; what the engine itself noted is made anew by the replay.
-async fn of_store(store: &dyn Store) -> anyhow::Result<Vec<(Name, Event)>> {
+/// All facts on record; what the engine itself did is made anew by the replay. Who was merged into somebody is that person.
+async fn of_store(store: &dyn Store) -> anyhow::Result<Read> {
     let mut users: HashMap<ProfileId, Name> = HashMap::new();
+    let mut merged: HashMap<ProfileId, ProfileId> = HashMap::new();
+    let mut unreadable = Vec::new();
     let mut after = None;
     loop {
         let page = store.profiles(after, PAGE).await?;
-        users.extend(page.profiles.into_iter().map(|stored| (stored.id, stored.profile.key)));
+        unreadable.extend(page.unreadable.into_iter().map(|(_, user, error)| format!("the events of {user} are left out: {error}")));
+        for stored in page.profiles {
+            merged.extend(stored.merged_into.map(|into| (stored.id, into)));
+            users.insert(stored.id, stored.profile.key);
+        }
         after = page.last;
         if after.is_none() {
             break;
         }
     }
+    let whose = |mut id: ProfileId| {
+        while let Some(into) = merged.get(&id) {
+            id = *into;
+        }
+        users.get(&id).cloned()
+    };
     let mut events = Vec::new();
     let mut after = EventSeq::default();
     loop {
         let rows = store.events(after, PAGE).await?;
         let Some(last) = rows.last().map(|row| row.seq) else { break };
         after = last;
-        let facts = rows.into_iter().filter(|row| row.event.kind != EventKind::Engine);
-        events.extend(facts.filter_map(|row| Some((Name::clone(users.get(&row.profile)?), row.event))));
+        let facts = rows.into_iter().filter(|row| row.event.is_fact());
+        events.extend(facts.filter_map(|row| Some((whose(row.profile)?, row.event))));
     }
-    Ok(events)
+    Ok((events, unreadable))
 }
 
 /// A record of consent beside each person's first event, for every channel.

@@ -2,7 +2,10 @@
 
 use std::str::FromStr;
 
+use anyhow::bail;
+
 use super::Outcome;
+use crate::engine::action::Channel;
 use crate::engine::rule::suggest;
 use crate::simulate::compare::Comparison;
 use crate::simulate::figures::Figures;
@@ -70,10 +73,10 @@ impl FromStr for Limit {
         let base = name.split('.').next().unwrap_or_default();
         let of_one = matches!(base, "sends" | "entered" | "gained" | "lost" | "changed");
         if !NAMES.contains(&base) || (name.contains('.') && !of_one) {
-            let near = suggest::nearest(base, NAMES).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            let near = suggest::nearest(base, NAMES).map(|name| format!(", did you mean `{name}`?")).unwrap_or_default();
             let names = NAMES.join(", ");
             return Err(format!(
-                "there is no figure `{name}`{near} There are {names}; of one channel or rule: sends.email, entered.RULE, gained.RULE"
+                "there is no figure `{name}`{near}; there are {names}; of one channel or rule: sends.email, entered.RULE, gained.RULE"
             ));
         }
         Ok(Limit { text: text.trim().to_owned(), name, compared, number })
@@ -90,9 +93,30 @@ pub fn share(text: &str) -> Result<u16, String> {
 }
 
 /// The limits that hold, each with the figure it met.
-pub fn passed(limits: &[Limit], outcome: &Outcome) -> Vec<String> {
-    let met = limits.iter().map(|limit| (limit, value(&limit.name, outcome)));
-    met.filter(|(limit, value)| limit.holds(*value)).map(|(limit, value)| format!("{} ({} is {value})", limit.text, limit.name)).collect()
+///
+/// # Errors
+/// A limit speaks of a channel or rule that is not there, or of a comparison where nothing is compared: it could never be passed.
+pub fn passed(limits: &[Limit], outcome: &Outcome) -> anyhow::Result<Vec<String>> {
+    let mut passed = Vec::new();
+    for limit in limits {
+        let (base, of) = limit.name.split_once('.').unwrap_or((&limit.name, ""));
+        let is_compared = matches!(base, "gained" | "lost" | "changed");
+        let known_rule = || outcome.report.rules.contains_key(of) || outcome.comparison.as_ref().is_some_and(|c| c.rules.contains_key(of));
+        if is_compared && outcome.comparison.is_none() {
+            bail!("`{}`: nothing is compared; say with what by --against or --what-if", limit.text);
+        }
+        if base == "sends" && !of.is_empty() && Channel::named(of).is_none() {
+            bail!("`{}`: there is no channel `{of}`; there are {}", limit.text, Channel::ALL.map(Channel::name).join(", "));
+        }
+        if base != "sends" && !of.is_empty() && !known_rule() {
+            bail!("`{}`: there is no rule `{of}`", limit.text);
+        }
+        let value = value(&limit.name, outcome);
+        if limit.holds(value) {
+            passed.push(format!("{} ({} is {value})", limit.text, limit.name));
+        }
+    }
+    Ok(passed)
 }
 
 impl Limit {
@@ -166,8 +190,8 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Limit>().is_ok(), is_fine, "{text}");
         }
-        let told = "sent > 5".parse::<Limit>().expect_err("no such figure");
-        assert!(told.contains("did you mean `sends`?") || told.contains("There are sends"), "{told}");
+        let told = "sents > 5".parse::<Limit>().expect_err("no such figure");
+        assert!(told.starts_with("there is no figure `sents`, did you mean `sends`?; there are sends, "), "{told}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod facts;
 pub mod limits;
-pub mod page;
+mod page;
 mod what_if;
 
 use std::collections::HashSet;
@@ -117,9 +117,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let set = usable(&book)?;
     let facts = facts::read(&args, &set).await?;
     let sides = sides(&args, &book, set, &facts).await?;
-    let mut outcome = replay(&args, &sides, &facts);
-    outcome.passed_limits = limits::passed(&args.fail_if, &outcome);
-    show(&args, &outcome)?;
+    let mut outcome = replay(&args, &sides, &facts)?;
+    outcome.passed_limits = limits::passed(&args.fail_if, &outcome)?;
+    show(&outcome, "A replay", args.html.as_deref(), args.format)?;
     facts.tell_rejected(REJECTS_SHOWN);
     let is_fine = outcome.report.faults.is_empty() && outcome.passed_limits.is_empty();
     Ok(if is_fine { ExitCode::Fine } else { ExitCode::Finding })
@@ -160,7 +160,7 @@ pub fn usable(book: &Rulebook) -> anyhow::Result<Arc<RuleSet>> {
     }
 }
 
-fn replay(args: &Args, sides: &Sides, facts: &Facts) -> Outcome {
+fn replay(args: &Args, sides: &Sides, facts: &Facts) -> anyhow::Result<Outcome> {
     let run = |set: &Arc<RuleSet>, bar: ProgressBar| replayed(set, args, facts, &bar);
     let bar = progress(facts.start, facts.until);
     let ((report, journal), before) = match &sides.before {
@@ -169,15 +169,16 @@ fn replay(args: &Args, sides: &Sides, facts: &Facts) -> Outcome {
         Some(before) => thread::scope(|scope| {
             let before = scope.spawn(|| run(before, ProgressBar::hidden()));
             let after = run(&sides.rules, bar);
-            (after, before.join().ok())
-        }),
+            let Ok(before) = before.join() else { bail!("the rules to compare with could not be replayed") };
+            Ok((after, Some(before)))
+        })?,
     };
     let from = args.from.unwrap_or_else(|| facts.start.plus_ms(-1));
     let figures = Figures::of(&journal, &sides.rules, from, facts.until);
     let compared = |(_, old): &(Report, Journal)| Comparison::of(old, &journal, from, facts.until, args.examples);
     let comparison = before.as_ref().map(compared);
     let difference = sides.before.as_ref().map(|before| difference(before, &sides.rules));
-    Outcome { difference, report, figures, comparison, passed_limits: Vec::new() }
+    Ok(Outcome { difference, report, figures, comparison, passed_limits: Vec::new() })
 }
 
 fn replayed(set: &Arc<RuleSet>, args: &Args, facts: &Facts, bar: &ProgressBar) -> (Report, Journal) {
@@ -190,7 +191,11 @@ fn replayed(set: &Arc<RuleSet>, args: &Args, facts: &Facts, bar: &ProgressBar) -
             timeline.event(user, event.clone());
         }
     }
-    let mut at = facts.start;
+    if let Some(from) = args.from.filter(|from| *from >= facts.start) {
+        timeline.advance_to(from);
+        timeline.count_from_here();
+    }
+    let mut at = timeline.now();
     while at < facts.until {
         at = at.plus_ms(DAY_MS).min(facts.until);
         timeline.advance_to(at);
@@ -201,15 +206,16 @@ fn replayed(set: &Arc<RuleSet>, args: &Args, facts: &Facts, bar: &ProgressBar) -
     (Report::of(&timeline), timeline.into_journal())
 }
 
-fn show(args: &Args, outcome: &Outcome) -> anyhow::Result<()> {
-    if let Some(path) = &args.html {
-        fs::write(path, page::render("A replay", outcome)).with_context(|| format!("cannot write `{}`", path.display()))?;
+/// Prints the report, and draws it as a page if somebody wants one.
+pub fn show(outcome: &Outcome, title: &str, html: Option<&Path>, format: Format) -> anyhow::Result<()> {
+    if let Some(path) = html {
+        fs::write(path, page::render(title, outcome)).with_context(|| format!("cannot write `{}`", path.display()))?;
     }
-    match args.format {
+    match format {
         Format::Text => print!("{outcome}"),
         Format::Json => println!("{}", serde_json::to_string_pretty(outcome).context("the report cannot be written as JSON")?),
     }
-    if let Some(path) = args.html.as_ref().filter(|_| args.format == Format::Text) {
+    if let Some(path) = html.filter(|_| format == Format::Text) {
         println!("the same with charts: {}", path.display());
     }
     Ok(())

@@ -72,23 +72,24 @@ fn leaves(set: &RuleSet) -> BTreeMap<String, String> {
         }
         let (Some(root), _) = syntax::parse(&source.path, &source.text) else { continue };
         for section in root.entries().unwrap_or_default().iter().filter(|section| !matches!(&*section.key.text, "rekindle" | "tests")) {
-            walk(&section.value, &section.key.text, &mut leaves);
+            walk(&section.value, &section.key.text, false, &mut leaves);
         }
     }
     leaves
 }
 
-fn walk(node: &Node, path: &str, leaves: &mut BTreeMap<String, String>) {
+/// `is_item`: the node stands in a list, and its `id` is its name, which stands in the path already.
+fn walk(node: &Node, path: &str, is_item: bool, leaves: &mut BTreeMap<String, String>) {
     match &node.kind {
         Kind::Mapping(entries) if !entries.is_empty() => {
-            for entry in entries.iter().filter(|entry| &*entry.key.text != "id" || !is_in_a_list(path)) {
-                walk(&entry.value, &format!("{path}.{}", entry.key.text), leaves);
+            for entry in entries.iter().filter(|entry| &*entry.key.text != "id" || !is_item) {
+                walk(&entry.value, &format!("{path}.{}", entry.key.text), false, leaves);
             }
         }
         Kind::Sequence(items) if items.iter().all(|item| item.get("id").is_some()) && !items.is_empty() => {
             for (place, item) in items.iter().enumerate() {
                 let id = item.get("id").and_then(Node::text).unwrap_or_default();
-                walk(item, &format!("{path}.{id}"), leaves);
+                walk(item, &format!("{path}.{id}"), true, leaves);
                 if path.ends_with(".steps") {
                     // the order of steps means something
                     leaves.insert(format!("{path}.{id}.(place)"), (place + 1).to_string());
@@ -104,11 +105,6 @@ fn walk(node: &Node, path: &str, leaves: &mut BTreeMap<String, String>) {
             leaves.insert(path.to_owned(), text);
         }
     }
-}
-
-/// Below a list, `id` is the name of the item and stands in the path already.
-fn is_in_a_list(path: &str) -> bool {
-    path.contains('.')
 }
 
 /// `rules.win-back` of `rules.win-back.when`: what is told as a whole when all of it is new or gone.
@@ -189,6 +185,7 @@ attributes: { seen: { type: int, default: 0 } }
             (many("owner: o\n    event: session_started", "event: \"session_started\"\n    owner: o"), ""),
             (many("orders_lifetime >= 9", "orders_lifetime >= 8"), "~ segments.big.when: orders_lifetime >= 9 -> orders_lifetime >= 8\n"),
             (many("{ seen: 2 }, after: 1d", "{ seen: 2 }, after: 2d"), "~ rules.one.steps.b.after: 1d -> 2d\n"),
+            (many("id: a, set: { seen: 1 }", "id: a, set: { seen: 3 }"), "~ rules.one.steps.a.set.seen: 1 -> 3\n"),
             (many("event: session_started", "event: session_started\n    for: 1h"), "+ rules.one.for: 1h\n"),
             (many("segments:\n  big: { when: orders_lifetime >= 9 }\n", ""), "- segments.big: when: orders_lifetime >= 9\n"),
             (many("id: one", "id: two"), "- rules.one: event: session_started\n+ rules.two: event: session_started\n"),
