@@ -386,7 +386,8 @@ impl Desk {
 
     /// What these decisions may not exceed together with everybody else's.
     fn limits(&self, decided: &[(ClaimedProfile, Decision)]) -> Limits {
-        let mut limits = Limits { month_start: self.month_start, ..Limits::default() };
+        let is_replay = matches!(self.look, Look::AsDue { .. });
+        let mut limits = Limits { month_start: self.month_start, is_replay, ..Limits::default() };
         let program = self.snapshot.rules.program.as_ref();
         for (_, decision) in decided {
             let entered = decision.entered.iter().filter_map(|(rule, _)| Some((rule.clone(), limit_of(self, rule)?)));

@@ -307,6 +307,8 @@ pub struct Limits {
     /// Of a coupon: what may be reserved of its budget since `month_start`, in minor units.
     pub budgets: BTreeMap<Name, i64>,
     pub month_start: Timestamp,
+    /// A replay decides about each in their own instant, in no order of time: what was entered later than that does not count there.
+    pub is_replay: bool,
 }
 
 /// Whether a profile's share of a batch was written.

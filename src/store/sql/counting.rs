@@ -71,6 +71,7 @@ impl<'c> Counting<'c> {
             limits.entries.extend(commit.limits.entries.iter().map(|(rule, limit)| (rule.clone(), *limit)));
             limits.budgets.extend(commit.limits.budgets.iter().map(|(coupon, limit)| (coupon.clone(), *limit)));
             limits.month_start = limits.month_start.max(commit.limits.month_start);
+            limits.is_replay |= commit.limits.is_replay;
         }
         let (entries, budgets) = (BTreeMap::new(), BTreeMap::new());
         Counting { batch, limits, stored_entries: BTreeMap::new(), stored_budgets: BTreeMap::new(), entries, budgets }
@@ -82,7 +83,7 @@ impl<'c> Counting<'c> {
         let mut coupons: BTreeSet<&str> = BTreeSet::new();
         for decision in self.batch.iter().map(|commit| &commit.decision) {
             for (rule, at) in decision.entered.iter().filter(|(rule, _)| self.limits.entries.contains_key(rule)) {
-                let (from, upto) = (minute(at.plus_ms(-ENTRIES_WITHIN_MS)), minute(*at));
+                let (from, upto) = (minute(at.plus_ms(-ENTRIES_WITHIN_MS)), self.upto(*at));
                 let span = minutes.entry(rule).or_insert((from, upto));
                 *span = (from.min(span.0), upto.max(span.1));
             }
@@ -147,9 +148,14 @@ impl<'c> Counting<'c> {
         too_many || self.limits.budgets.iter().any(spent)
     }
 
+    /// The last minute that counts beside an entry at `at`: whoever decides now may be overtaken by who decided later.
+    fn upto(&self, at: Timestamp) -> i64 {
+        if self.limits.is_replay { minute(at) } else { Timestamp::FOREVER.as_ms() }
+    }
+
     /// In the hour up to `at`, of this batch too.
     fn entries_within(&self, rule: &str, at: Timestamp) -> u64 {
-        let (from, upto) = (minute(at.plus_ms(-ENTRIES_WITHIN_MS)), minute(at));
+        let (from, upto) = (minute(at.plus_ms(-ENTRIES_WITHIN_MS)), self.upto(at));
         let stored = self.stored_entries.range((rule.to_owned(), from)..=(rule.to_owned(), upto)).map(|(_, entries)| entries);
         stored.chain(self.entries.range((rule, from)..=(rule, upto)).map(|(_, entries)| entries)).sum()
     }

@@ -11,8 +11,8 @@ use rekindle::engine::profile::{Attribute, Category};
 use rekindle::engine::profile::{Hold, Slot};
 use rekindle::engine::time::{HOUR_MS, MINUTE_MS, Timestamp};
 use rekindle::store::{
-    Backlog, CLAIMS_MAX, Committed, EventSeq, Glance, Identity, IntentStep, Look, MessageResult, NewEvent, PauseScope, ProfileId,
-    Publication, PublishedRule, RefusedRules, ResultKind, SetAside, Store, StoreError,
+    Backlog, CLAIMS_MAX, Committed, DecisionCommit, EventSeq, Glance, Identity, IntentStep, Limits, Look, MessageResult, NewEvent,
+    PauseScope, ProfileId, Publication, PublishedRule, RefusedRules, ResultKind, SetAside, Store, StoreError,
 };
 
 use rekindle::store::suppression::{Lift, Reason, SOFT_BOUNCE_UNTIL_MS, Scope, Suppress};
@@ -70,6 +70,7 @@ macro_rules! each_exercise {
             first_looks_are_spread_and_disturb_looks_under_way,
             the_world_is_what_operators_made_it,
             budgets_and_the_brake_are_counted,
+            a_commit_counts_what_was_entered_after_it_was_decided,
             silence_of_workers_is_downtime,
             sources_are_counted_by_hour,
             a_database_keeps_its_environment,
@@ -864,6 +865,24 @@ pub async fn budgets_and_the_brake_are_counted(h: &dyn Harness) {
     assert_eq!(silence(&since(hour(31).plus_ms(-HOUR_MS)).await.expect("read")), 2);
     assert_eq!(silence(&since(hour(31).plus_ms(MINUTE_MS - 1)).await.expect("read")), 1, "a minute begun counts whole");
     assert_eq!(silence(&since(hour(32)).await.expect("read")), 0);
+}
+
+/// One entry an hour: whoever decided before a full minute and commits after it finds what was let in meanwhile.
+pub async fn a_commit_counts_what_was_entered_after_it_was_decided(h: &dyn Harness) {
+    let store = h.open().await;
+    let noon = hour(12);
+    let limits = |is_replay| Limits { entries: BTreeMap::from([(Arc::from("silence"), 1)]), is_replay, ..Limits::default() };
+    let users = [("later", noon.plus_ms(MINUTE_MS)), ("earlier", noon.plus_ms(MINUTE_MS - 1)), ("replayed", noon.plus_ms(MINUTE_MS - 1))];
+    let mut answers = Vec::new();
+    for (user, at) in users {
+        store.append_events(vec![from_user(user, event(user, noon))]).await.expect("appended");
+        let claimed = claim_one(&*store, user, noon.plus_ms(2 * MINUTE_MS)).await;
+        let entered = Decision { entered: vec![(Arc::from("silence"), at)], ..decision(claimed.profile.clone(), hour(999)) };
+        let commit = DecisionCommit { limits: Arc::new(limits(user == "replayed")), ..commit(&claimed, entered) };
+        answers.extend(store.commit_decisions(vec![commit]).await.expect("answered"));
+        store.release_profiles(vec![claimed.claim], false).await.expect("given back");
+    }
+    assert_eq!(answers, [Committed::Committed, Committed::Conflict, Committed::Committed], "a replay goes by each one's own instant");
 }
 
 pub async fn silence_of_workers_is_downtime(h: &dyn Harness) {
