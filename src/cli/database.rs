@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 
+use super::demo;
 use crate::engine::rule::RuleSet;
 use crate::rulebook::Rulebook;
 use crate::store::place::Place;
-use crate::store::{Identity, Store, StoredProfile};
+use crate::store::{Identity, ProfilePage, Store, StoreError, StoredProfile};
 
 /// The database file within a data directory.
 pub const FILE: &str = "rekindle.db";
@@ -53,6 +54,29 @@ impl Args {
             bail!("there is no database `{place}`: name it with --dir or --db; `rekindle demo` makes one");
         }
         Ok(place)
+    }
+}
+
+impl Database {
+    /// Whether it lives in the past: "now" is then the instant up to which it was replayed.
+    pub fn is_demo(&self) -> bool {
+        self.environment == demo::ENVIRONMENT
+    }
+}
+
+/// So many people are read at once.
+const PAGE: usize = 5_000;
+
+/// Everybody's row as it stands, some at a time.
+pub async fn for_everybody(store: &dyn Store, mut look: impl FnMut(ProfilePage)) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let page = store.profiles(after, PAGE).await?;
+        after = page.last;
+        look(page);
+        if after.is_none() {
+            return Ok(());
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
-use super::database::{self, Database};
+use super::database;
 use super::{ExitCode, Format};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::decide::Context;
@@ -17,8 +17,6 @@ use crate::store::{EntryRow, Store, StoredProfile};
 
 /// So many lines of the decision log are shown for an instant that is past.
 const LOG_LINES: usize = 20;
-/// Databases of that environment live in the past: "now" is the instant up to which they were replayed.
-const DEMO: &str = "demo";
 
 /// Explain why a rule did or did not do something for one person, and until when that stands
 ///
@@ -44,7 +42,8 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Database { store, environment } = args.database.open().await?;
+    let database = args.database.open().await?;
+    let store = &database.store;
     let stored = database::person(store.as_ref(), &args.user).await?;
     let set = database::live_rules(store.as_ref()).await?;
     let Some(rule) = set.called(&args.rule) else {
@@ -53,7 +52,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let decided = stored.profile.decided_at;
     // the replay was there to its end; a person may have been looked at last long before
-    let replayed = if environment == DEMO { store.latest_heartbeat().await?.max(decided) } else { None };
+    let replayed = if database.is_demo() { store.latest_heartbeat().await?.max(decided) } else { None };
     let now = args.at.or(replayed).unwrap_or_else(|| SystemClock.now());
     if decided.is_some_and(|decided| now < decided) {
         return past(&args, store.as_ref(), &set, &rule.id, &stored, now).await;

@@ -7,13 +7,11 @@ use std::thread;
 
 use anyhow::bail;
 
+use super::ExitCode;
 use super::database::{self, Database};
-use super::simulate::limits::{self, Limit};
-use super::simulate::{Outcome, show, usable};
-use super::{ExitCode, Format};
+use super::simulate::{Outcome, Reporting, usable};
 use crate::clock::{Clock as _, SystemClock};
 use crate::engine::decide::World;
-use crate::engine::gate;
 use crate::engine::profile::Name;
 use crate::engine::rule::difference::difference;
 use crate::engine::rule::{RuleSet, check};
@@ -24,14 +22,10 @@ use crate::simulate::compare::Comparison;
 use crate::simulate::figures::Figures;
 use crate::simulate::journal::Journal;
 use crate::simulate::report::Report;
-use crate::store::{Store, StoredProfile};
+use crate::store::StoredProfile;
 
-/// So many people are read of a database at once.
-const PAGE: usize = 5_000;
 /// What decides who is in a sample: always the same people.
 const SAMPLE_SALT: &str = "plan";
-/// Databases of that environment live in the past: "now" is the instant up to which they were replayed.
-const DEMO: &str = "demo";
 
 /// Preview what these rules would change if they went live now: in meaning, and for whom
 ///
@@ -54,27 +48,14 @@ pub struct Args {
     /// From this instant on [default: now; in a demo, the end of the replay]
     #[arg(long, value_name = "T", value_parser = super::simulate::instant)]
     pub at: Option<Timestamp>,
-    /// Look at this share of the people only, always the same ones; counts are not scaled up
-    #[arg(long, value_name = "PERCENT", value_parser = limits::share)]
-    pub sample: Option<u16>,
-    /// End with exit code 1 if this holds, as `gained > 1000`; may be given several times
-    #[arg(long, value_name = "LIMIT")]
-    pub fail_if: Vec<Limit>,
-    /// So many people are shown as examples of what differs
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub examples: usize,
-    /// Write the report as a page with charts, too
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    #[command(flatten)]
+    pub report: Reporting,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let book = Rulebook::open(&args.rules)?;
     let rules = usable(&book)?;
-    let Database { store, environment } = args.database.open().await?;
-    let present = Present::read(&args, store.as_ref(), &environment).await?;
+    let present = Present::read(&args, &args.database.open().await?).await?;
     let until = args.ahead.after(present.now, &Zone::UTC);
     // each side has a core of its own, if there are two
     let ((report, journal), before) = thread::scope(|scope| {
@@ -87,14 +68,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         difference: Some(difference(&present.live, &rules)),
         report,
         figures: Figures::of(&journal, &rules, from, until),
-        comparison: Some(Comparison::of(&before, &journal, from, until, args.examples)),
+        comparison: Some(Comparison::of(&before, &journal, from, until, args.report.examples)),
         passed_limits: Vec::new(),
     };
     outcome.report.notes.push(NOTE.to_owned());
-    outcome.passed_limits = limits::passed(&args.fail_if, &outcome)?;
-    show(&outcome, "A plan", args.html.as_deref(), args.format)?;
-    let is_fine = outcome.report.faults.is_empty() && outcome.passed_limits.is_empty();
-    Ok(if is_fine { ExitCode::Fine } else { ExitCode::Finding })
+    args.report.conclude(outcome, "A plan")
 }
 
 /// Printed with every plan.
@@ -113,25 +91,21 @@ struct Present {
 }
 
 impl Present {
-    async fn read(args: &Args, store: &dyn Store, environment: &str) -> anyhow::Result<Self> {
+    async fn read(args: &Args, database: &Database) -> anyhow::Result<Self> {
+        let store = database.store.as_ref();
         let live = database::live_rules(store).await?;
-        let replayed = if environment == DEMO { store.latest_heartbeat().await? } else { None };
+        let replayed = if database.is_demo() { store.latest_heartbeat().await? } else { None };
         let now = args.at.or(replayed).unwrap_or_else(|| SystemClock.now());
         let mut people = Vec::new();
-        let mut after = None;
-        loop {
-            let page = store.profiles(after, PAGE).await?;
-            let looked_at = |stored: &StoredProfile| stored.quarantined.is_none() && stored.merged_into.is_none();
-            let in_sample = |user: &str| args.sample.is_none_or(|share| gate::bucket(SAMPLE_SALT, user) < share);
+        database::for_everybody(store, |page| {
             for (_, user, error) in page.unreadable {
                 eprintln!("warning: {user} is left out: {error}");
             }
-            people.extend(page.profiles.into_iter().filter(|stored| looked_at(stored) && in_sample(&stored.profile.key)));
-            after = page.last;
-            if after.is_none() {
-                break;
-            }
-        }
+            let looked_at = |stored: &StoredProfile| stored.quarantined.is_none() && stored.merged_into.is_none();
+            let in_sample = |stored: &StoredProfile| args.report.is_about(SAMPLE_SALT, &stored.profile.key);
+            people.extend(page.profiles.into_iter().filter(|stored| looked_at(stored) && in_sample(stored)));
+        })
+        .await?;
         let began: BTreeSet<u64> = people.iter().flat_map(|stored| stored.profile.runs.iter().map(|run| run.version)).collect();
         let mut older = HashMap::new();
         for version in began.into_iter().filter(|version| *version != live.version) {

@@ -345,6 +345,13 @@ pub struct Entry {
     pub until: Option<Timestamp>,
 }
 
+impl Entry {
+    /// What held, dropped or skipped it, and why: the log writes `gate: because`.
+    pub fn gate_and_reason(&self) -> (&str, &str) {
+        self.because.split_once(": ").unwrap_or((&self.because, ""))
+    }
+}
+
 /// A step's note to the people who run the shop. Its entry in the log says it with the text as the rule has it, until
 /// `message::write_alerts` has rendered it.
 #[derive(Clone, Debug, PartialEq)]

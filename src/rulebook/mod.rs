@@ -155,8 +155,7 @@ impl Rulebook {
             sources.iter().filter(|s| is_template(s)).map(|s| (s.path.to_string(), s.text.to_string())).collect();
         let (templates, faults) = Templates::parse(&template_files);
         let catalog = templates.catalog();
-        let rule_files: Vec<SourceFile> = sources.iter().filter(|source| is_rule_file(source) || is_list(&source.path)).cloned().collect();
-        let Loaded { set, mut diagnostics, tests } = check::load(&rule_files, &catalog);
+        let Loaded { set, mut diagnostics, tests } = check::load(&checked(&sources), &catalog);
         diagnostics.extend(faults.into_iter().map(told));
         if let Some(set) = &set {
             diagnostics.extend(template_faults(&templates, set).into_iter().map(told));
@@ -197,9 +196,7 @@ impl Rulebook {
     /// The rules compiled once more, for whoever wants to change the set; none if there is any error.
     pub fn compile(&self) -> Option<RuleSet> {
         let version = self.set.as_ref()?.version;
-        let rule_files: Vec<SourceFile> =
-            self.sources.iter().filter(|source| is_rule_file(source) || is_list(&source.path)).cloned().collect();
-        check::load(&rule_files, &self.catalog).set.map(|set| RuleSet { version, ..set })
+        check::load(&checked(&self.sources), &self.catalog).set.map(|set| RuleSet { version, ..set })
     }
 
     pub fn templates(&self) -> Arc<Templates> {
@@ -281,6 +278,11 @@ fn whole_version(rules: u64, sources: &[SourceFile]) -> u64 {
 
 fn is_template(source: &SourceFile) -> bool {
     source.path.starts_with(TEMPLATES)
+}
+
+/// The files that a rule set is made of, besides its templates: rules and lists.
+fn checked(sources: &[SourceFile]) -> Vec<SourceFile> {
+    sources.iter().filter(|source| is_rule_file(source) || is_list(&source.path)).cloned().collect()
 }
 
 fn is_rule_file(source: &SourceFile) -> bool {

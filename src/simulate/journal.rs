@@ -203,9 +203,9 @@ impl Journal {
             What::Entered => Noted::Entered,
             What::Existing => Noted::Existing,
             What::Acted | What::Alerted => Noted::Acted,
-            What::Held => Noted::Held { gate: self.gate(&entry.because) },
-            What::Dropped => Noted::Dropped { gate: self.gate(&entry.because) },
-            What::Skipped => Noted::Skipped { because: self.gate(&entry.because) },
+            What::Held => Noted::Held { gate: self.gate(entry) },
+            What::Dropped => Noted::Dropped { gate: self.gate(entry) },
+            What::Skipped => Noted::Skipped { because: self.gate(entry) },
             _ => return,
         };
         let rule = self.names.index(&entry.rule);
@@ -245,10 +245,8 @@ impl Journal {
         self.notes.push(Note { at: now, person, rule: nothing, step: nothing, run: 0, what });
     }
 
-    fn gate(&mut self, because: &str) -> Index {
-        // the log writes `gate: because`
-        let gate = because.split_once(": ").map_or(because, |(gate, _)| gate);
-        self.names.index(&Name::from(gate))
+    fn gate(&mut self, entry: &Entry) -> Index {
+        self.names.index(&Name::from(entry.gate_and_reason().0))
     }
 
     fn nothing(&mut self) -> Index {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::civil::{Date, Weekday};
 
-use crate::engine::action::{MessageId, Outcome, What};
+use crate::engine::action::{Entry, MessageId, Outcome, What};
 use crate::engine::event::{Event, EventKind};
 use crate::engine::gate::GATES;
 use crate::engine::profile::{Category, Name};
@@ -279,7 +279,7 @@ impl Tally {
             What::Held => {
                 self.week(entry.at).held += 1;
                 self.lives.entry(row.profile).or_default().holds += 1;
-                let (gate, because) = gate_of(&entry.because);
+                let (gate, because) = gate_of(entry);
                 let counts = self.gates.entry(gate.clone()).or_default();
                 counts.held += 1;
                 counts.example.get_or_insert_with(|| because.to_owned());
@@ -287,13 +287,13 @@ impl Tally {
             }
             What::Dropped => {
                 self.week(entry.at).dropped += 1;
-                let (gate, because) = gate_of(&entry.because);
+                let (gate, because) = gate_of(entry);
                 let counts = self.gates.entry(gate).or_default();
                 counts.dropped += 1;
                 counts.example.get_or_insert_with(|| because.to_owned());
             }
             What::Skipped if entry.because.starts_with("holdout") => {
-                let (gate, because) = gate_of(&entry.because);
+                let (gate, because) = gate_of(entry);
                 let counts = self.gates.entry(gate).or_default();
                 counts.skipped += 1;
                 counts.example.get_or_insert_with(|| because.to_owned());
@@ -341,9 +341,8 @@ impl Tally {
     }
 }
 
-/// The log writes `gate: because`.
-fn gate_of(because: &str) -> (Name, &str) {
-    let (gate, because) = because.split_once(": ").unwrap_or((because, ""));
+fn gate_of(entry: &Entry) -> (Name, &str) {
+    let (gate, because) = entry.gate_and_reason();
     (Name::from(gate), because)
 }
 

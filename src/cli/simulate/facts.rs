@@ -8,17 +8,17 @@ use anyhow::{Context as _, bail};
 use serde_json::{Map, Value as Json};
 
 use super::{ASSUMED, Args};
+use crate::cli::database;
 use crate::clock::{Clock as _, SystemClock};
 use crate::engine::action::Channel;
 use crate::engine::event::{Event, EventKind};
-use crate::engine::gate;
 use crate::engine::profile::Name;
 use crate::engine::rule::RuleSet;
 use crate::engine::time::{DAY_MS, Timestamp};
 use crate::ingest::file::{Origin, Received, read_events};
 use crate::store::{EventSeq, Identity, ProfileId, Store};
 
-/// So many rows are read of a database at once.
+/// So many events are read of a database at once.
 const PAGE: usize = 5_000;
 /// What decides who is in a sample: always the same people.
 const SAMPLE_SALT: &str = "simulate";
@@ -49,7 +49,7 @@ pub async fn read(args: &Args, rules: &RuleSet) -> anyhow::Result<Facts> {
         (None, None) => bail!("say what to replay: --events FILE or --db DATABASE"),
     };
     let in_time = |event: &Event| args.until.is_none_or(|until| event.received_at <= until);
-    let in_sample = |user: &str| args.sample.is_none_or(|share| gate::bucket(SAMPLE_SALT, user) < share);
+    let in_sample = |user: &str| args.report.is_about(SAMPLE_SALT, user);
     let mut events: Vec<(Name, Event)> = events.into_iter().filter(|(user, event)| in_time(event) && in_sample(user)).collect();
     if args.assume_consent {
         assume_consent(&mut events);
@@ -101,19 +101,14 @@ async fn of_store(store: &dyn Store) -> anyhow::Result<Read> {
     let mut users: HashMap<ProfileId, Name> = HashMap::new();
     let mut merged: HashMap<ProfileId, ProfileId> = HashMap::new();
     let mut unreadable = Vec::new();
-    let mut after = None;
-    loop {
-        let page = store.profiles(after, PAGE).await?;
+    database::for_everybody(store, |page| {
         unreadable.extend(page.unreadable.into_iter().map(|(_, user, error)| format!("the events of {user} are left out: {error}")));
         for stored in page.profiles {
             merged.extend(stored.merged_into.map(|into| (stored.id, into)));
             users.insert(stored.id, stored.profile.key);
         }
-        after = page.last;
-        if after.is_none() {
-            break;
-        }
-    }
+    })
+    .await?;
     let whose = |mut id: ProfileId| {
         while let Some(into) = merged.get(&id) {
             id = *into;

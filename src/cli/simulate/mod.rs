@@ -1,7 +1,7 @@
 //! `rekindle simulate`: recorded events through a rule set, in memory and without side effects; beside another set, if asked.
 
 mod facts;
-pub mod limits;
+mod limits;
 mod page;
 mod what_if;
 
@@ -20,6 +20,7 @@ use self::facts::Facts;
 use self::limits::Limit;
 use self::what_if::WhatIf;
 use super::{ExitCode, Format, database};
+use crate::engine::gate;
 use crate::engine::profile::Category;
 use crate::engine::rule::RuleSet;
 use crate::engine::rule::difference::{Difference, difference};
@@ -71,23 +72,54 @@ pub struct Args {
     /// Compare the rules with themselves, this key changed: `RULE.KEY=VALUE`, `RULE.steps.STEP.KEY=VALUE`; may be given several times
     #[arg(long, value_name = "CHANGE")]
     pub what_if: Vec<WhatIf>,
-    /// Replay this share of the people only, always the same ones; counts are not scaled up
-    #[arg(long, value_name = "PERCENT", value_parser = limits::share)]
-    pub sample: Option<u16>,
     /// Everybody agreed to marketing at their first event: for files of orders, which say nothing of consent
     #[arg(long)]
     pub assume_consent: bool,
+    #[command(flatten)]
+    pub report: Reporting,
+}
+
+/// What a report is about and what becomes of it, for `simulate` and `plan` alike.
+#[derive(Debug, clap::Args)]
+pub struct Reporting {
+    /// Look at this share of the people only, always the same ones; counts are not scaled up
+    #[arg(long, value_name = "PERCENT", value_parser = limits::share)]
+    sample: Option<u16>,
     /// End with exit code 1 if this holds, as `sends > 50000`; may be given several times
     #[arg(long, value_name = "LIMIT")]
-    pub fail_if: Vec<Limit>,
+    fail_if: Vec<Limit>,
     /// So many people are shown as examples of what differs
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub examples: usize,
     /// Write the report as a page with charts, too
     #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
+    html: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    format: Format,
+}
+
+impl Reporting {
+    /// Whether somebody is in the sample; the salt decides who is.
+    pub fn is_about(&self, salt: &str, user: &str) -> bool {
+        self.sample.is_none_or(|share| gate::bucket(salt, user) < share)
+    }
+
+    /// Asks the limits, prints the report, and draws it as a page if somebody wants one.
+    pub fn conclude(&self, mut outcome: Outcome, title: &str) -> anyhow::Result<ExitCode> {
+        outcome.passed_limits = limits::passed(&self.fail_if, &outcome)?;
+        if let Some(path) = &self.html {
+            fs::write(path, page::render(title, &outcome)).with_context(|| format!("cannot write `{}`", path.display()))?;
+        }
+        match self.format {
+            Format::Text => print!("{outcome}"),
+            Format::Json => println!("{}", serde_json::to_string_pretty(&outcome).context("the report cannot be written as JSON")?),
+        }
+        if let Some(path) = self.html.as_ref().filter(|_| self.format == Format::Text) {
+            println!("the same with charts: {}", path.display());
+        }
+        let is_fine = outcome.report.faults.is_empty() && outcome.passed_limits.is_empty();
+        Ok(if is_fine { ExitCode::Fine } else { ExitCode::Finding })
+    }
 }
 
 /// An instant on the command line; a date alone is its first instant in UTC.
@@ -117,12 +149,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let set = usable(&book)?;
     let facts = facts::read(&args, &set).await?;
     let sides = sides(&args, &book, set, &facts).await?;
-    let mut outcome = replay(&args, &sides, &facts)?;
-    outcome.passed_limits = limits::passed(&args.fail_if, &outcome)?;
-    show(&outcome, "A replay", args.html.as_deref(), args.format)?;
+    let outcome = replay(&args, &sides, &facts)?;
+    let ended = args.report.conclude(outcome, "A replay")?;
     facts.tell_rejected(REJECTS_SHOWN);
-    let is_fine = outcome.report.faults.is_empty() && outcome.passed_limits.is_empty();
-    Ok(if is_fine { ExitCode::Fine } else { ExitCode::Finding })
+    Ok(ended)
 }
 
 /// The rules in question, and those that they are compared with.
@@ -175,7 +205,7 @@ fn replay(args: &Args, sides: &Sides, facts: &Facts) -> anyhow::Result<Outcome> 
     };
     let from = args.from.unwrap_or_else(|| facts.start.plus_ms(-1));
     let figures = Figures::of(&journal, &sides.rules, from, facts.until);
-    let compared = |(_, old): &(Report, Journal)| Comparison::of(old, &journal, from, facts.until, args.examples);
+    let compared = |(_, old): &(Report, Journal)| Comparison::of(old, &journal, from, facts.until, args.report.examples);
     let comparison = before.as_ref().map(compared);
     let difference = sides.before.as_ref().map(|before| difference(before, &sides.rules));
     Ok(Outcome { difference, report, figures, comparison, passed_limits: Vec::new() })
@@ -204,21 +234,6 @@ fn replayed(set: &Arc<RuleSet>, args: &Args, facts: &Facts, bar: &ProgressBar) -
     timeline.advance_to(facts.until);
     bar.finish_and_clear();
     (Report::of(&timeline), timeline.into_journal())
-}
-
-/// Prints the report, and draws it as a page if somebody wants one.
-pub fn show(outcome: &Outcome, title: &str, html: Option<&Path>, format: Format) -> anyhow::Result<()> {
-    if let Some(path) = html {
-        fs::write(path, page::render(title, outcome)).with_context(|| format!("cannot write `{}`", path.display()))?;
-    }
-    match format {
-        Format::Text => print!("{outcome}"),
-        Format::Json => println!("{}", serde_json::to_string_pretty(outcome).context("the report cannot be written as JSON")?),
-    }
-    if let Some(path) = html.filter(|_| format == Format::Text) {
-        println!("the same with charts: {}", path.display());
-    }
-    Ok(())
 }
 
 impl std::fmt::Display for Outcome {

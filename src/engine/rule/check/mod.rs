@@ -51,9 +51,7 @@ pub struct Loaded {
 /// Reads, checks and compiles all files as one set.
 pub fn load(files: &[SourceFile], templates: &TemplateCatalog) -> Loaded {
     let findings = Findings::default();
-    let rule_files = files.iter().enumerate().filter(|(_, file)| !is_list(&file.path));
-    let mut roots: Vec<(usize, Node)> = rule_files.filter_map(|(index, file)| Some((index, root(file, &findings)?))).collect();
-    let lists = lists::resolve(&mut roots, files, &findings);
+    let (roots, lists) = roots(files, &findings);
     let set = set(&roots, &lists, templates, &findings, Reading::AllOrNothing);
     let tests = roots.iter().filter_map(|(index, root)| Some((*index, root.get("tests")?.clone()))).collect();
     let set = (findings.errors() == 0).then(|| RuleSet { files: files.into(), ..set });
@@ -68,11 +66,9 @@ pub fn under_present(older: &RuleSet, present: &RuleSet) -> (RuleSet, Vec<Name>)
     let unheard = Findings::default();
     let mut lists = Lists::new();
     let mut read = |files: &[SourceFile], wanted: fn(&str) -> bool| -> Vec<(usize, Node)> {
-        let rule_files = files.iter().enumerate().filter(|(_, file)| !is_list(&file.path));
-        let roots = rule_files.filter_map(|(index, file)| Some((index, root(file, &unheard)?)));
-        let mut roots: Vec<(usize, Node)> = roots.map(|(index, root)| (index, root.with_keys(wanted))).collect();
-        lists.extend(lists::resolve(&mut roots, files, &unheard));
-        roots
+        let (roots, named) = roots(files, &unheard);
+        lists.extend(named);
+        roots.into_iter().map(|(index, root)| (index, root.with_keys(wanted))).collect()
     };
     // the first of two segments of one name counts
     let mut roots = read(&older.files, |section| matches!(section, "rules" | "segments"));
@@ -86,6 +82,14 @@ pub fn under_present(older: &RuleSet, present: &RuleSet) -> (RuleSet, Vec<Name>)
         rules.extend(as_they_were.into_iter().filter(|rule| kept.contains(&rule.id)));
     }
     (RuleSet { version: older.version, rules, files: older.files.clone(), templates: older.templates.clone(), ..found }, kept)
+}
+
+/// What stands in the rule files, each with its place among the files, and the lists that they name.
+fn roots(files: &[SourceFile], findings: &Findings) -> (Vec<(usize, Node)>, Lists) {
+    let rule_files = files.iter().enumerate().filter(|(_, file)| !is_list(&file.path));
+    let mut roots: Vec<(usize, Node)> = rule_files.filter_map(|(index, file)| Some((index, root(file, findings)?))).collect();
+    let lists = lists::resolve(&mut roots, files, findings);
+    (roots, lists)
 }
 
 /// The mapping at the top of a file.
